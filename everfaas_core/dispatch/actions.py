@@ -1,0 +1,131 @@
+"""What the dispatch machine wants done. The runtime does it: store first, then send, all of a turn in one batch."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from everfaas_core.model.ids import FunctionId, TaskId, WorkerId
+from everfaas_core.model.states import Cause, Status
+from everfaas_core.wire.messages import Held
+
+# ── for the store ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Claim(Struct, frozen=True):
+    """Ask the store for up to `count` tasks. At most one is under way."""
+
+    count: int
+
+
+class StartAttempt(Struct, frozen=True):
+    """Store an attempt as RUNNING; answered by Started."""
+
+    task_id: TaskId
+    attempt: int
+    worker_id: WorkerId
+
+
+class FinishAttempt(Struct, frozen=True):
+    """Store a terminal record; answered by Settled.
+
+    The result's bytes are with the runtime, under (task, attempt); when `reason` is set there are none, and the runtime
+    makes a WorkerFailure of it.
+    """
+
+    task_id: TaskId
+    attempt: int
+    status: Status
+    cause: Cause
+    reason: str | None = None
+
+
+class RequeueAttempt(Struct, frozen=True):
+    """Give a task back to the store; answered by Settled."""
+
+    task_id: TaskId
+    attempt: int
+    cause: Cause
+    charged: bool
+    delay_s: float
+    reason: str
+
+
+# ── for links ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Run(Struct, frozen=True):
+    """Send an attempt that the store has accepted. Payload and code are with the runtime."""
+
+    worker_id: WorkerId
+    task_id: TaskId
+    attempt: int
+    function_id: FunctionId
+    timeout_s: float | None
+    with_code: bool  # the worker has not been sent this function's code yet
+
+
+class SendCode(Struct, frozen=True):
+    """Send code again to a worker that lost it."""
+
+    worker_id: WorkerId
+    functions: tuple[FunctionId, ...]
+
+
+class Welcomed(Struct, frozen=True):
+    """Answer a Hello."""
+
+    worker_id: WorkerId
+
+
+class Refused(Struct, frozen=True):
+    """Tell a worker that it is not (or no longer) joined; with `again` it should come back as a new incarnation."""
+
+    worker_id: WorkerId
+    code: str
+    reason: str
+    again: bool
+
+
+class Acknowledge(Struct, frozen=True):
+    """Tell a worker that these outcomes need no longer be kept."""
+
+    worker_id: WorkerId
+    items: tuple[Held, ...]
+
+
+class KillAttempts(Struct, frozen=True):
+    """Tell a worker to stop these attempts."""
+
+    worker_id: WorkerId
+    items: tuple[Held, ...]
+
+
+class QuitWorker(Struct, frozen=True):
+    """Tell a worker to drain and leave."""
+
+    worker_id: WorkerId
+
+
+# ── for the runtime ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Forget(Struct, frozen=True):
+    """The machine holds this task no longer: its payload and result can go."""
+
+    task_id: TaskId
+
+
+Action = (
+    Claim
+    | StartAttempt
+    | FinishAttempt
+    | RequeueAttempt
+    | Run
+    | SendCode
+    | Welcomed
+    | Refused
+    | Acknowledge
+    | KillAttempts
+    | QuitWorker
+    | Forget
+)

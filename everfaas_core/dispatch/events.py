@@ -1,0 +1,138 @@
+"""What the dispatch machine is told. Instants come with `step`; durations are seconds."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from everfaas_core.model.ids import FunctionId, TaskId, WorkerId
+from everfaas_core.model.records import AdoptedTask, ClaimedTask
+from everfaas_core.wire.messages import Held, Outcome
+
+# ── from links ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Joined(Struct, frozen=True):
+    """A worker said Hello, for the first time or again. `held` is what it runs or has outcomes of."""
+
+    worker_id: WorkerId
+    slots: int
+    granted: int
+    host: str = ""
+    pid: int = 0
+    python: str = ""
+    dill: str = ""
+    held: tuple[Held, ...] = ()
+    rejected: str | None = None  # the link found the handshake wrong: refuse, for this reason
+
+
+class Beaten(Struct, frozen=True):
+    """A worker lives, and has granted so much credit in total."""
+
+    worker_id: WorkerId
+    granted: int
+
+
+class Ended(Struct, frozen=True):
+    """Attempts ended on a worker, which lives and has granted so much credit in total."""
+
+    worker_id: WorkerId
+    items: tuple[Outcome, ...]
+    granted: int
+
+
+class CodeMissing(Struct, frozen=True):
+    """A worker lacks the code of functions whose tasks it was sent."""
+
+    worker_id: WorkerId
+    functions: tuple[FunctionId, ...]
+
+
+class Left(Struct, frozen=True):
+    """A worker said Bye. What it still held and did not list as `returned` is lost with it."""
+
+    worker_id: WorkerId
+    returned: tuple[Held, ...] = ()
+
+
+LinkEvent = Joined | Beaten | Ended | CodeMissing | Left
+
+# ── from the store ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Rung(Struct, frozen=True):
+    """The bell rang, or enough time has passed to look without it: there may be something to claim."""
+
+
+class Claimed(Struct, frozen=True):
+    """The store answered a Claim of `asked` tasks."""
+
+    asked: int
+    tasks: tuple[ClaimedTask, ...]
+    next_due_s: float | None = None
+
+
+class Adopted(Struct, frozen=True):
+    """Claims of a dead dispatcher whose workers may present them within the grace."""
+
+    tasks: tuple[AdoptedTask, ...]
+
+
+class Started(Struct, frozen=True):
+    """The store has answered Starts: `accepted` are RUNNING in the store; `refused` are not ours to run."""
+
+    accepted: tuple[Held, ...]
+    refused: tuple[Held, ...]
+
+
+class Settled(Struct, frozen=True):
+    """Finishes and Requeues are stored, or found stale; there is nothing left to do for these attempts."""
+
+    items: tuple[Held, ...]
+
+
+class CancelAsked(Struct, frozen=True):
+    """A client wants these tasks stopped."""
+
+    tasks: tuple[TaskId, ...]
+
+
+class Evicted(Struct, frozen=True):
+    """Our lease had run out: others may hold our claims. Forget all of them, kill what runs."""
+
+
+StoreEvent = Rung | Claimed | Adopted | Started | Settled | CancelAsked | Evicted
+
+# ── from the operator ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Drained(Struct, frozen=True):
+    """Claim no more; finish what runs."""
+
+
+class WorkerDrained(Struct, frozen=True):
+    """Ask one worker to finish what runs and leave."""
+
+    worker_id: WorkerId
+
+
+Event = LinkEvent | StoreEvent | Drained | WorkerDrained
+
+__all__ = [
+    "Adopted",
+    "Beaten",
+    "CancelAsked",
+    "Claimed",
+    "CodeMissing",
+    "Drained",
+    "Ended",
+    "Event",
+    "Evicted",
+    "Joined",
+    "Left",
+    "LinkEvent",
+    "Rung",
+    "Settled",
+    "Started",
+    "StoreEvent",
+    "WorkerDrained",
+]

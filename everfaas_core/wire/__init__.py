@@ -1,0 +1,1 @@
+"""What travels between dispatcher and workers, and between a worker and its slots: messages, codec, handshake. Pure."""

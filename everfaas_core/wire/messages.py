@@ -1,0 +1,151 @@
+"""The messages of the worker protocol. Version 1; `Hello` carries the version, and both sides check it first.
+
+A worker speaks first (`Hello`) and is answered `Welcome` or `Refuse`. From then on it sends outcomes together with new
+credit, and the dispatcher sends tasks, acknowledges what it has stored, and kills what was cancelled. Credit is
+cumulative: `granted` counts all tasks the worker has ever been ready to accept since it joined, so a repeated or
+reordered message can't grant twice. Large payloads travel as frames of their own, see `codec`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
+from everfaas_core.model.states import Cause
+
+PROTOCOL_VERSION: Final = 1
+
+
+class Message(Struct, frozen=True, array_like=True, tag=True):
+    """Base of all messages: a msgpack array that begins with the class's name."""
+
+
+# ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class FunctionItem(Struct, frozen=True, array_like=True):
+    """A function's code; sent to a worker before, or with, the first task that needs it."""
+
+    function_id: FunctionId
+    name: str
+    payload: bytes
+    python: str | None = None  # minor version whose bytecode it holds, if the client said so
+
+
+class TaskItem(Struct, frozen=True, array_like=True):
+    """One attempt to run. `timeout_s` counts from its start in the slot."""
+
+    task_id: TaskId
+    attempt: int
+    function_id: FunctionId
+    payload: bytes
+    timeout_s: float | None = None
+
+
+class Outcome(Struct, frozen=True, array_like=True):
+    """How an attempt ended. `result` is the serialized value or exception; b"" where the dispatcher decides it."""
+
+    task_id: TaskId
+    attempt: int
+    cause: Cause
+    result: bytes
+    error: str | None = None  # traceback or reason as text
+    run_s: float | None = None
+
+
+Held = tuple[TaskId, int]  # (task, attempt)
+
+
+# ── worker → dispatcher ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Hello(Message, frozen=True, array_like=True, tag=True):
+    """I am here (again). `held` lists the attempts that I run or whose outcomes are not acknowledged."""
+
+    version: int
+    worker_id: WorkerId
+    mode: str
+    host: str
+    pid: int
+    slots: int
+    granted: int
+    python: str
+    dill: str
+    held: tuple[Held, ...] = ()
+
+
+class Beat(Message, frozen=True, array_like=True, tag=True):
+    """I live."""
+
+    granted: int
+
+
+class Outcomes(Message, frozen=True, array_like=True, tag=True):
+    """These attempts ended, and I can take more. Kept by the worker, and sent again on reconnect, until `Ack`."""
+
+    items: tuple[Outcome, ...]
+    granted: int
+
+
+class Missing(Message, frozen=True, array_like=True, tag=True):
+    """I was sent tasks of functions whose code I do not have (or no longer)."""
+
+    functions: tuple[FunctionId, ...]
+
+
+class Bye(Message, frozen=True, array_like=True, tag=True):
+    """I leave. Nothing of mine runs any more; `returned` never began."""
+
+    returned: tuple[Held, ...] = ()
+
+
+# ── dispatcher → worker ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Welcome(Message, frozen=True, array_like=True, tag=True):
+    """You are joined. Beat every `heartbeat_s`; silence for `liveness_s` means lost, to either side."""
+
+    dispatcher_id: DispatcherId
+    heartbeat_s: float
+    liveness_s: float
+
+
+class Refuse(Message, frozen=True, array_like=True, tag=True):
+    """You can't join, or no longer are. `again`: come back as a new incarnation; else give up and say why."""
+
+    code: str
+    reason: str
+    again: bool
+
+
+class Tasks(Message, frozen=True, array_like=True, tag=True):
+    """Run these; code comes first."""
+
+    items: tuple[TaskItem, ...]
+    functions: tuple[FunctionItem, ...] = ()
+
+
+class Ack(Message, frozen=True, array_like=True, tag=True):
+    """These outcomes are stored (or stale): forget them."""
+
+    items: tuple[Held, ...]
+
+
+class Kill(Message, frozen=True, array_like=True, tag=True):
+    """Stop these attempts now, and report them as CANCELLED."""
+
+    items: tuple[Held, ...]
+
+
+class Pulse(Message, frozen=True, array_like=True, tag=True):
+    """I live too."""
+
+
+class Quit(Message, frozen=True, array_like=True, tag=True):
+    """Drain: accept no more, finish what runs, say Bye, exit."""
+
+
+ToDispatcher = Hello | Beat | Outcomes | Missing | Bye
+ToWorker = Welcome | Refuse | Tasks | Ack | Kill | Pulse | Quit
