@@ -77,6 +77,18 @@ class Welcomed(Struct, frozen=True):
     worker_id: WorkerId
 
 
+class AskedAgain(Struct, frozen=True):
+    """Ask a worker that we do not know to say Hello again."""
+
+    worker_id: WorkerId
+
+
+class Pulsed(Struct, frozen=True):
+    """Answer a heartbeat."""
+
+    worker_id: WorkerId
+
+
 class Refused(Struct, frozen=True):
     """Tell a worker that it is not (or no longer) joined; with `again` it should come back as a new incarnation."""
 
@@ -106,15 +118,6 @@ class QuitWorker(Struct, frozen=True):
     worker_id: WorkerId
 
 
-# ── for the runtime ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Forget(Struct, frozen=True):
-    """The machine holds this task no longer: its payload and result can go."""
-
-    task_id: TaskId
-
-
 Action = (
     Claim
     | StartAttempt
@@ -123,9 +126,10 @@ Action = (
     | Run
     | SendCode
     | Welcomed
+    | AskedAgain
+    | Pulsed
     | Refused
     | Acknowledge
     | KillAttempts
     | QuitWorker
-    | Forget
 )

@@ -54,7 +54,14 @@ class Left(Struct, frozen=True):
     returned: tuple[Held, ...] = ()
 
 
-LinkEvent = Joined | Beaten | Ended | CodeMissing | Left
+class Undelivered(Struct, frozen=True):
+    """These attempts could not be sent: the worker never saw them."""
+
+    worker_id: WorkerId
+    items: tuple[Held, ...]
+
+
+LinkEvent = Joined | Beaten | Ended | CodeMissing | Left | Undelivered
 
 # ── from the store ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -134,5 +141,6 @@ __all__ = [
     "Settled",
     "Started",
     "StoreEvent",
+    "Undelivered",
     "WorkerDrained",
 ]

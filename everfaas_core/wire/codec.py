@@ -36,8 +36,8 @@ Frame = bytes | memoryview
 T = TypeVar("T", ToDispatcher, ToWorker)
 
 _encoder: Final = msgspec.msgpack.Encoder()
-_decode_to_dispatcher: Final = msgspec.msgpack.Decoder(ToDispatcher)
-_decode_to_worker: Final = msgspec.msgpack.Decoder(ToWorker)
+_decode_to_dispatcher: Final[msgspec.msgpack.Decoder[ToDispatcher]] = msgspec.msgpack.Decoder(ToDispatcher)
+_decode_to_worker: Final[msgspec.msgpack.Decoder[ToWorker]] = msgspec.msgpack.Decoder(ToWorker)
 
 
 def encode(message: Message) -> list[Frame]:
@@ -89,9 +89,10 @@ def _decode(frames: Sequence[Frame], decoder: msgspec.msgpack.Decoder[T]) -> T:
     if len(body) > BODY_BYTES_MAX:
         raise WireError(f"a message body of {len(body)} bytes is over the limit of {BODY_BYTES_MAX}")
     try:
-        return decoder.decode(body[3:])
+        message: T = decoder.decode(body[3:])
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise WireError(f"a message does not decode: {error}") from error
+    return message
 
 
 def _lift(payload: bytes, blobs: list[Frame]) -> bytes:

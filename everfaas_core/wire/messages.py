@@ -143,9 +143,16 @@ class Pulse(Message, frozen=True, array_like=True, tag=True):
     """I live too."""
 
 
+class Stranger(Message, frozen=True, array_like=True, tag=True):
+    """I do not know you (I am new, or the connection was): say Hello again, with what you hold. Nothing is lost.
+
+    Also made by an uplink itself when its connection broke and came back.
+    """
+
+
 class Quit(Message, frozen=True, array_like=True, tag=True):
     """Drain: accept no more, finish what runs, say Bye, exit."""
 
 
 ToDispatcher = Hello | Beat | Outcomes | Missing | Bye
-ToWorker = Welcome | Refuse | Tasks | Ack | Kill | Pulse | Quit
+ToWorker = Welcome | Refuse | Tasks | Ack | Kill | Pulse | Stranger | Quit

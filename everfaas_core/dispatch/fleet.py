@@ -1,0 +1,183 @@
+"""The workers that are joined: their credit, their load, and when they were last heard of."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Final, Literal
+
+from msgspec import Struct, field
+
+from everfaas_core.dispatch.events import Joined
+from everfaas_core.dispatch.strategy import Strategy, WorkerView
+from everfaas_core.model.ids import FunctionId, TaskId, WorkerId
+
+CreditRule = Literal["granted", "capacity"]
+
+EXPELLED_MAX: Final = 10_000
+"""Expelled incarnations that are remembered, so that one which comes back is told to begin anew."""
+
+
+class Worker(Struct):
+    """One incarnation of a worker. `attempts` maps each task it holds to the attempt's token."""
+
+    worker_id: WorkerId
+    slots: int
+    granted: int
+    joined_at: float
+    last_seen: float
+    sent: int = 0  # tasks assigned since it (last) said Hello; `granted` counts from there too
+    draining: bool = False
+    reachable: bool = True  # False from a failed send until it is heard of again
+    attempts: dict[TaskId, int] = field(default_factory=dict)
+    functions: set[FunctionId] = field(default_factory=set)  # whose code it has been sent
+    host: str = ""
+    pid: int = 0
+    python: str = ""
+    dill: str = ""
+
+    @property
+    def load(self) -> int:
+        """Tasks assigned and not ended."""
+        return len(self.attempts)
+
+
+class Fleet:
+    """All joined workers. Tells the strategy of every change, and keeps the sum of all credit.
+
+    The credit rule is the whole difference between pull and push: "granted" hands out what workers have asked for,
+    "capacity" what they have announced at join and do not hold yet.
+    """
+
+    def __init__(self, strategy: Strategy, rule: CreditRule) -> None:
+        self._strategy = strategy
+        self._rule = rule
+        self._workers: OrderedDict[WorkerId, Worker] = OrderedDict()  # longest unheard first
+        self._credit: dict[WorkerId, int] = {}
+        self._expelled: OrderedDict[WorkerId, None] = OrderedDict()
+        self.credit = 0
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def __iter__(self) -> Iterator[Worker]:
+        return iter(self._workers.values())
+
+    def get(self, worker_id: WorkerId) -> Worker | None:
+        """Return a joined worker, or None."""
+        return self._workers.get(worker_id)
+
+    def credit_of(self, worker: Worker) -> int:
+        """Return how many tasks this worker will still accept."""
+        if worker.draining or not worker.reachable:
+            return 0
+        if self._rule == "granted":
+            return max(worker.granted - worker.sent, 0)
+        return max(worker.slots - worker.load, 0)
+
+    def join(self, now: float, event: Joined) -> Worker:
+        """Add a worker, or begin a joined one's counts anew after a repeated Hello."""
+        worker = self._workers.get(event.worker_id)
+        if worker is None:
+            worker = Worker(event.worker_id, event.slots, event.granted, now, now)
+            self._workers[event.worker_id] = worker
+        worker.slots, worker.granted, worker.sent = event.slots, event.granted, 0
+        worker.host, worker.pid, worker.python, worker.dill = event.host, event.pid, event.python, event.dill
+        worker.functions.clear()
+        self.seen(now, worker)
+        self._changed(worker)
+        return worker
+
+    def seen(self, now: float, worker: Worker) -> None:
+        """Note that a worker lives."""
+        worker.last_seen = now
+        self._workers.move_to_end(worker.worker_id)
+        if not worker.reachable:
+            worker.reachable = True
+            self._changed(worker)
+
+    def unreachable(self, worker: Worker) -> None:
+        """Give a worker nothing more until it is heard of again."""
+        worker.reachable = False
+        self._changed(worker)
+
+    def grant(self, worker: Worker, granted: int) -> None:
+        """Raise a worker's cumulative credit; a lower (reordered, repeated) figure changes nothing."""
+        if granted > worker.granted:
+            worker.granted = granted
+            self._changed(worker)
+
+    def assign(self, worker: Worker, task_id: TaskId, attempt: int) -> None:
+        """Use one credit of a worker for an attempt."""
+        worker.sent += 1
+        worker.attempts[task_id] = attempt
+        self._changed(worker)
+
+    def hold(self, worker: Worker, task_id: TaskId, attempt: int) -> None:
+        """Note that a worker runs an attempt already; costs no credit of what it has granted since."""
+        worker.attempts[task_id] = attempt
+        self._changed(worker)
+
+    def release(self, worker_id: WorkerId, task_id: TaskId, attempt: int, *, unsent: bool = False) -> None:
+        """Note that a worker holds an attempt no longer; with `unsent` it gets its credit back as well."""
+        worker = self._workers.get(worker_id)
+        if worker is None or worker.attempts.get(task_id) != attempt:
+            return
+        del worker.attempts[task_id]
+        if unsent:
+            worker.sent -= 1
+        self._changed(worker)
+
+    def drain(self, worker: Worker) -> None:
+        """Give a worker nothing more."""
+        worker.draining = True
+        self._changed(worker)
+
+    def remove(self, worker: Worker, *, expelled: bool) -> None:
+        """Forget a worker; an expelled one is remembered as such."""
+        del self._workers[worker.worker_id]
+        self.credit -= self._credit.pop(worker.worker_id, 0)
+        self._strategy.remove(worker.worker_id)
+        if expelled:
+            self._expelled[worker.worker_id] = None
+            if len(self._expelled) > EXPELLED_MAX:
+                self._expelled.popitem(last=False)
+
+    def is_expelled(self, worker_id: WorkerId) -> bool:
+        """Tell whether this incarnation was declared lost."""
+        return worker_id in self._expelled
+
+    def pick(self, function_id: FunctionId) -> Worker | None:
+        """Ask the strategy for the worker of a task of this function; None when nobody has credit."""
+        if self.credit <= 0:
+            return None
+        worker_id = self._strategy.pick(function_id)
+        return None if worker_id is None else self._workers.get(worker_id)
+
+    def code_sent(self, worker: Worker, function_id: FunctionId) -> bool:
+        """Note that a worker is sent code; return False if it had been sent before."""
+        if function_id in worker.functions:
+            return False
+        worker.functions.add(function_id)
+        self._strategy.loaded(worker.worker_id, function_id)
+        return True
+
+    def silent(self, since: float) -> list[Worker]:
+        """Return the workers that were last seen before `since`."""
+        lost = []
+        for worker in self._workers.values():
+            if worker.last_seen >= since:
+                break
+            lost.append(worker)
+        return lost
+
+    def longest_silent(self) -> float | None:
+        """Return when the longest unheard worker was last seen."""
+        worker = next(iter(self._workers.values()), None)
+        return None if worker is None else worker.last_seen
+
+    def _changed(self, worker: Worker) -> None:
+        credit = self.credit_of(worker)
+        self.credit += credit - self._credit.get(worker.worker_id, 0)
+        self._credit[worker.worker_id] = credit
+        self._strategy.update(WorkerView(worker.worker_id, worker.slots, credit, worker.load))
