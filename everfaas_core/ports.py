@@ -30,6 +30,7 @@ from everfaas_core.wire.messages import Held, Outcome, Tasks, ToDispatcher, ToWo
 __all__ = [
     "Link",
     "LinkContext",
+    "LinkEvent",
     "Notice",
     "Selector",
     "SlotHost",
@@ -285,6 +286,9 @@ class Uplink(Protocol):
 
     def receive(self) -> Sequence[ToWorker]:
         """Return the messages that have come in. Malformed ones are counted and dropped."""
+
+    def pending(self) -> bool:
+        """Tell whether `receive` has something that the descriptors will not tell of (again): do not wait then."""
 
     def send(self, message: ToDispatcher) -> None:
         """Queue a message for the dispatcher; while not connected it may be dropped: the session repeats itself."""

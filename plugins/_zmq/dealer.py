@@ -1,0 +1,150 @@
+"""The worker's side: a DEALER socket that is replaced whenever its connection broke."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from everfaas_core.model.errors import ConfigError, WireError
+from everfaas_core.ports import Selector, UplinkContext
+from everfaas_core.wire.codec import decode_to_worker, encode
+from everfaas_core.wire.messages import Bye, Stranger, ToDispatcher, ToWorker
+
+from .sockets import descriptor, readable
+
+HWM_MESSAGES: Final = 10_000
+RECEIVE_MAX: Final = 1_000
+RECONNECT_MS: Final = 50
+RECONNECT_MS_MAX: Final = 1_000
+LINGER_MS: Final = 1_000
+"""How long a Bye, and the outcomes before it, may take to leave when the worker closes."""
+
+_URL: Final = re.compile(r"tcp://(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})|ipc://\S+")
+_WATCHED: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+
+
+def check_url(url: str) -> str:
+    """Return the url, or raise ConfigError that says how one looks."""
+    match = _URL.fullmatch(url)
+    if match is None or (match[2] is not None and not 0 < int(match[2]) < 65536):
+        raise ConfigError(
+            f"{url!r} is not a dispatcher's address",
+            hint="it looks like tcp://HOST:5555; the dispatcher prints its own when it starts",
+        )
+    return url
+
+
+class DealerUplink:
+    """Implements `ports.Uplink` over ZeroMQ.
+
+    The socket's monitor tells when the connection is made and when it breaks. Each time it is made, the session is
+    asked (by a Stranger of our own) to say Hello: what was sent over the connection before may be lost.
+    """
+
+    def __init__(self, context: UplinkContext) -> None:
+        self._url = check_url(context.url)
+        self._selector: Selector | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+        self._monitor: zmq.Socket[bytes] | None = None
+        self._connected = False
+        self.malformed = 0  # messages that were dropped
+
+    def open(self, selector: Selector) -> None:
+        """Start connecting."""
+        self._selector = selector
+        self._context = zmq.Context()
+        self._connect()
+
+    def _connect(self) -> None:
+        assert self._context is not None
+        assert self._selector is not None
+        socket = self._context.socket(zmq.DEALER)
+        socket.set(zmq.SNDHWM, HWM_MESSAGES)
+        socket.set(zmq.RCVHWM, HWM_MESSAGES)
+        socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+        socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
+        socket.set(zmq.LINGER, 0)
+        socket.set(zmq.IPV6, 1)
+        monitor = socket.get_monitor_socket(_WATCHED)
+        try:
+            socket.connect(self._url)
+        except zmq.ZMQError as error:
+            socket.disable_monitor()
+            socket.close(0)
+            raise ConfigError(f"can't connect to {self._url}: {error}", hint="it looks like tcp://HOST:5555") from error
+        self._socket, self._monitor, self._connected = socket, monitor, False
+        self._selector.register(descriptor(socket))
+        self._selector.register(descriptor(monitor))
+
+    def _disconnect(self, linger_ms: int) -> None:
+        if self._socket is None or self._monitor is None or self._selector is None:
+            return
+        self._selector.unregister(descriptor(self._socket))
+        self._selector.unregister(descriptor(self._monitor))
+        self._socket.disable_monitor()
+        self._monitor.close(0)
+        self._socket.close(linger_ms)
+        self._socket = self._monitor = None
+        self._connected = False
+
+    def receive(self) -> Sequence[ToWorker]:
+        """Return what has come in, and a Stranger each time the connection was made anew."""
+        messages: list[ToWorker] = []
+        if self._watch():
+            messages.append(Stranger())
+        if self._socket is None:
+            return messages
+        for _ in range(RECEIVE_MAX):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=True)
+            except zmq.Again:
+                break
+            try:
+                messages.append(decode_to_worker(frames))
+            except WireError:
+                self.malformed += 1
+        return messages
+
+    def _watch(self) -> bool:
+        """Read the monitor; return True if the connection has just been made."""
+        made = False
+        while self._monitor is not None and readable(self._monitor):
+            event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
+            if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._connected = made = True
+            elif event == zmq.EVENT_DISCONNECTED:
+                made = False
+                self.reconnect()
+        return made
+
+    def send(self, message: ToDispatcher) -> None:
+        """Send, or drop while there is no connection."""
+        if self._socket is None or not self._connected:
+            return
+        try:
+            self._socket.send_multipart(encode(message), zmq.NOBLOCK, copy=False)
+        except zmq.Again:  # the dispatcher has not read for HWM_MESSAGES: begin anew, and present what we hold
+            if not isinstance(message, Bye):
+                self.reconnect()
+
+    def reconnect(self) -> None:
+        """Replace the socket: a fresh connection with an identity of its own."""
+        self._disconnect(0)
+        self._connect()
+
+    def pending(self) -> bool:
+        """Tell whether something has come in that the descriptors will not tell of again."""
+        sockets = (self._socket, self._monitor)
+        return any(socket is not None and readable(socket) for socket in sockets)
+
+    def close(self) -> None:
+        """Close; what was sent just before has LINGER_MS to leave."""
+        self._disconnect(LINGER_MS if self._connected else 0)
+        if self._context is not None:
+            self._context.term()
+            self._context = None
