@@ -312,6 +312,7 @@ class Machine:
         for worker in self.fleet:
             if worker.attempts:
                 self._out.append(do.KillAttempts(worker.worker_id, tuple(worker.attempts.items())))
+            worker.functions.clear()  # the store may have been flushed, and hold other code by now
             for task_id, attempt in list(worker.attempts.items()):
                 self.fleet.release(worker.worker_id, task_id, attempt)
         self.entries.clear()

@@ -1,0 +1,304 @@
+"""The dispatcher's loop: wait, take in, step the machine, one exchange with the store, send. All I/O is here.
+
+Nothing in it sleeps: it waits on descriptors (the link's, the store's bell, signals) until the next timer. The store
+may go away at any time; what it is to be told is kept until it is back, and nothing is sent before it is stored.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from everfaas_core.dispatch import events as ev
+from everfaas_core.dispatch.entries import Phase
+from everfaas_core.dispatch.machine import Machine, MachineConfig
+from everfaas_core.model.errors import StoreRefused, StoreUnavailable
+from everfaas_core.model.ids import DispatcherId
+from everfaas_core.model.records import FleetReport, Requeue, Turn, WorkerInfo
+from everfaas_core.model.states import Cause
+from everfaas_core.ports import Link, Store, Strategy, TaskSource, Watch
+from everfaas_core.runtime.codebook import Codebook
+from everfaas_core.runtime.poll import Poller
+from everfaas_core.runtime.signals import DRAIN, STOP, StopRequest
+from everfaas_core.runtime.sources import SourceThreads
+from everfaas_core.runtime.turns import Turns
+from everfaas_core.wire.messages import Held, Outcome, Welcome
+
+STORE_RETRY_S: Final = 0.1
+STORE_RETRY_S_MAX: Final = 1.0
+REPEAT_WARNING_S: Final = 5.0
+EXCHANGES_MAX: Final = 8
+"""Store round trips of one turn, before the links are heard again."""
+
+
+class DispatcherConfig(Struct, frozen=True, kw_only=True):
+    """What a dispatcher is told. Durations in seconds."""
+
+    dispatcher_id: DispatcherId
+    mode: str
+    heartbeat_s: float = 0.5
+    liveness_s: float = 2.0
+    lease_s: float = 3.0
+    adoption_s: float = 5.0
+    default_timeout_s: float | None = None  # --task-deadline
+
+
+class Dispatcher:
+    """One dispatcher process. `run` returns the exit status."""
+
+    def __init__(
+        self,
+        config: DispatcherConfig,
+        store: Store,
+        link: Link,
+        strategy: Strategy,
+        stop: StopRequest,
+        *,
+        sources: Sequence[TaskSource] = (),
+        log: logging.Logger | None = None,
+        on_ready: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._link = link
+        self._stop = stop
+        self._clock = clock
+        self._log = log or logging.getLogger("everfaas.dispatcher")
+        self._on_ready = on_ready
+        self._machine = Machine(
+            MachineConfig(
+                rule="capacity" if link.credit == "capacity" else "granted",
+                bound=link.bound,
+                liveness_s=config.liveness_s,
+                adoption_s=config.adoption_s,
+                default_timeout_s=config.default_timeout_s,
+            ),
+            strategy,
+        )
+        welcome = Welcome(config.dispatcher_id, config.heartbeat_s, config.liveness_s)
+        self._turns = Turns(welcome, Codebook(), bound=link.bound)
+        self._poller = Poller()
+        self._sources = SourceThreads(sources, store, self._log)
+        self._watch: Watch | None = None
+        self._watch_fd = -1
+        self._prepared = False
+        self._carried: list[ev.Event] = []  # the store's answers that the machine has not heard yet
+        self._report_at = 0.0
+        self._store_at = 0.0  # not before this instant, after a failure
+        self._backoff_s = STORE_RETRY_S
+        self._warned_at = float("-inf")
+        self._started_ms = int(time.time() * 1000)
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def run(self) -> int:
+        """Serve until asked to stop. Returns 0, or 1 when the store is unfit."""
+        self._poller.register(self._stop.fileno())
+        try:
+            self._link.open(self._poller)
+            where = f" on {self._link.address}" if self._link.address else ""
+            self._log.info("dispatcher %s, mode %s%s", self._config.dispatcher_id, self._config.mode, where)
+            self._sources.start()
+            self._loop()
+        except StoreRefused as error:
+            self._log.error("%s", error)
+            return 1
+        finally:
+            self._close()
+        return 0
+
+    def _loop(self) -> None:
+        draining = False
+        while self._stop.level < STOP:
+            ready = self._poller.wait(self._timeout_s())
+            now = self._clock()
+            events: list[ev.Event] = list(self._link.receive(now, ready))
+            if self._stop.level >= DRAIN and not draining:
+                draining = True
+                self._sources.stop()
+                events.append(ev.Drained())
+                self._log.info("draining: %d tasks in hand", len(self._machine.entries))
+            self._stop.clear_wakeup()
+            self._turn(now, events)
+            if draining and self._machine.idle() and not self._turns.errand:
+                return
+
+    def _timeout_s(self) -> float:
+        now = self._clock()
+        if self._carried:
+            return 0.0
+        timers = [max(self._report_at, self._store_at), self._link.next_timer(), self._machine.next_timer()]
+        if self._turns.errand:
+            timers.append(self._store_at)
+        return max(min(timer for timer in timers if timer is not None) - now, 0.0)
+
+    def _close(self) -> None:
+        self._sources.stop()
+        if self._link.bound:
+            self._link.close()  # its slots are dead from here on: what ran on them never will again
+        try:
+            if self._prepared and self._clock() >= self._store_at:
+                self._give_back()
+                self._store.resign(self._config.dispatcher_id)
+        except (StoreUnavailable, StoreRefused) as error:
+            self._log.warning("the store was not told of our leaving; our lease runs out by itself: %s", error)
+        finally:
+            self._link.close()
+            if self._watch is not None:
+                self._watch.close()
+            self._poller.close()
+
+    def _give_back(self) -> None:
+        """Put back at no charge what a stopped bound link was running."""
+        if not self._link.bound:
+            return
+        requeues = [
+            Requeue(
+                task_id=entry.task_id,
+                attempt=entry.attempt,
+                cause=Cause.GIVEN_BACK,
+                charged=False,
+                error="the dispatcher was stopped",
+            )
+            for entry in self._machine.entries.values()
+            if entry.phase is Phase.RUNNING
+        ]
+        if requeues:
+            self._store.exchange(Turn(dispatcher_id=self._config.dispatcher_id, requeues=tuple(requeues)))
+
+    # ── one turn ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _turn(self, now: float, events: list[ev.Event]) -> None:
+        """Step and exchange until nothing is left to exchange, or the links want to be heard again."""
+        outcomes: dict[Held, Outcome] = {}
+        events = self._carried + events
+        self._carried = []
+        for event in events:
+            if isinstance(event, ev.Ended):
+                outcomes.update(((one.task_id, one.attempt), one) for one in event.items)
+            elif isinstance(event, ev.Joined | ev.Left):
+                self._report_at = now
+                self._log_fleet(event)
+        events += self._bell(now)
+        if now >= self._report_at:
+            events.append(ev.Rung())
+        for _ in range(EXCHANGES_MAX):
+            for worker_id, message in self._turns.take(self._machine.step(now, events), outcomes):
+                self._link.send(worker_id, message)
+            outcomes = {}
+            reporting = now >= self._report_at
+            if now < self._store_at or not (self._turns.errand or reporting):
+                return
+            events = self._exchange(now, reporting)
+            now = self._clock()
+        self._carried = events
+
+    def _exchange(self, now: float, reporting: bool) -> list[ev.Event]:
+        """Ask the store for all that is due; on failure keep it for later."""
+        errand = self._turns.errand
+        turn = Turn(
+            dispatcher_id=self._config.dispatcher_id,
+            finishes=tuple(errand.finishes),
+            requeues=tuple(errand.requeues),
+            starts=tuple(errand.starts),
+            functions=tuple(errand.functions),
+            claim=errand.claim,
+            lease_s=self._config.lease_s,
+            report=self._report(now) if reporting else None,
+            sweep=reporting,
+        )
+        try:
+            self._prepare()
+            reply = self._store.exchange(turn)
+        except StoreUnavailable as error:
+            return self._store_failed(error)
+        self._backoff_s = STORE_RETRY_S
+        if self._warned_at > float("-inf"):
+            self._log.info("the store is back")
+            self._warned_at = float("-inf")
+        if reporting:
+            self._report_at = now + self._config.lease_s / 3
+            self._announce()
+        return self._turns.events(turn, reply)
+
+    def _prepare(self) -> None:
+        if not self._prepared:
+            self._store.prepare()
+            self._prepared = True
+            self._sources.release()
+
+    def _store_failed(self, error: StoreUnavailable) -> list[ev.Event]:
+        now = self._clock()
+        self._store_at = now + self._backoff_s
+        self._backoff_s = min(self._backoff_s * 2, STORE_RETRY_S_MAX)
+        if now - self._warned_at >= REPEAT_WARNING_S:
+            self._warned_at = now
+            self._log.warning("the store does not answer, trying again: %s", error)
+        return self._turns.unclaimed()
+
+    def _bell(self, now: float) -> list[ev.Event]:
+        """Hear the store's bell, making the watch anew if it is lost."""
+        if not self._prepared or now < self._store_at:
+            return []
+        try:
+            if self._watch is None:
+                self._watch = self._store.watch("work")
+                rung = True  # subscribe first, then look: nothing is missed in between
+            else:
+                rung = False
+            for notice in self._watch.read():
+                rung = rung or notice.bell or notice.lost
+        except StoreUnavailable as error:
+            return self._store_failed(error)
+        if self._watch.fileno() != self._watch_fd:
+            self._poller.unregister(self._watch_fd)
+            self._watch_fd = self._watch.fileno()
+            self._poller.register(self._watch_fd)
+        return [ev.Rung()] if rung else []
+
+    # ── what others see ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _report(self, now: float) -> FleetReport:
+        wall_ms = int(time.time() * 1000)
+        return FleetReport(
+            dispatcher_id=self._config.dispatcher_id,
+            mode=self._config.mode,
+            host=platform.node(),
+            pid=os.getpid(),
+            started_ms=self._started_ms,
+            workers=tuple(
+                WorkerInfo(
+                    worker_id=worker.worker_id,
+                    host=worker.host,
+                    pid=worker.pid,
+                    slots=worker.slots,
+                    busy=worker.load,
+                    draining=worker.draining,
+                    python=worker.python,
+                    dill=worker.dill,
+                    joined_ms=wall_ms - int((now - worker.joined_at) * 1000),
+                )
+                for worker in self._machine.fleet
+            ),
+        )
+
+    def _announce(self) -> None:
+        """Say `ready` once: the lease is stored, and tasks of a bound link would run now."""
+        if self._on_ready is not None and (len(self._machine.fleet) or not self._link.bound):
+            self._on_ready(self._link.address)
+            self._on_ready = None
+
+    def _log_fleet(self, event: ev.Joined | ev.Left) -> None:
+        if isinstance(event, ev.Left):
+            self._log.info("worker %s left", event.worker_id)
+        elif event.rejected:
+            self._log.warning("worker %s was refused: %s", event.worker_id, event.rejected)
+        else:
+            self._log.info("worker %s joined with %d slots", event.worker_id, event.slots)
