@@ -57,6 +57,7 @@ class Run(Struct, frozen=True):
     """Send an attempt that the store has accepted. Payload and code are with the runtime."""
 
     worker_id: WorkerId
+    epoch: int
     task_id: TaskId
     attempt: int
     function_id: FunctionId

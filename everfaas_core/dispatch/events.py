@@ -22,6 +22,7 @@ class Joined(Struct, frozen=True):
     python: str = ""
     dill: str = ""
     held: tuple[Held, ...] = ()
+    epoch: int = 0  # of the worker's Hellos
     rejected: str | None = None  # the link found the handshake wrong: refuse, for this reason
 
 

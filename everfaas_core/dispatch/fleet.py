@@ -27,6 +27,7 @@ class Worker(Struct):
     joined_at: float
     last_seen: float
     sent: int = 0  # tasks assigned since it (last) said Hello; `granted` counts from there too
+    epoch: int = 0  # of its last Hello
     draining: bool = False
     reachable: bool = True  # False from a failed send until it is heard of again
     attempts: dict[TaskId, int] = field(default_factory=dict)
@@ -83,6 +84,7 @@ class Fleet:
             self._workers[event.worker_id] = worker
         worker.slots, worker.granted, worker.sent = event.slots, event.granted, 0
         worker.host, worker.pid, worker.python, worker.dill = event.host, event.pid, event.python, event.dill
+        worker.epoch = event.epoch
         worker.functions.clear()
         self.seen(now, worker)
         self._changed(worker)

@@ -273,6 +273,7 @@ class Machine:
         self._out.append(
             do.Run(
                 worker.worker_id,
+                worker.epoch,
                 entry.task_id,
                 entry.attempt,
                 entry.function_id,

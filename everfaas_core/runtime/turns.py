@@ -64,13 +64,13 @@ class Turns:
         `outcomes` are those that came with the events of this step: their results go into its finishes.
         """
         letters: Letters = []
-        runs: dict[WorkerId, list[do.Run]] = {}
+        runs: dict[tuple[WorkerId, int], list[do.Run]] = {}
         acks: dict[WorkerId, list[Held]] = {}
         kills: dict[WorkerId, list[Held]] = {}
         for action in actions:
             match action:
                 case do.Run():
-                    runs.setdefault(action.worker_id, []).append(action)
+                    runs.setdefault((action.worker_id, action.epoch), []).append(action)
                 case do.StartAttempt(task_id, attempt, worker_id):
                     self.errand.starts.append(
                         Start(task_id=task_id, attempt=attempt, worker=worker_id, bound=self._bound)
@@ -100,7 +100,7 @@ class Turns:
                     letters.append((worker_id, Quit()))
         letters.extend((worker_id, Ack(tuple(items))) for worker_id, items in acks.items())
         letters.extend((worker_id, Kill(tuple(items))) for worker_id, items in kills.items())
-        letters.extend((worker_id, self._tasks(batch)) for worker_id, batch in runs.items())
+        letters.extend((worker_id, self._tasks(batch, epoch)) for (worker_id, epoch), batch in runs.items())
         letters.extend(self._code_letters())
         return letters
 
@@ -130,7 +130,7 @@ class Turns:
             error=action.reason,
         )
 
-    def _tasks(self, runs: Iterable[do.Run]) -> Tasks:
+    def _tasks(self, runs: Iterable[do.Run], epoch: int) -> Tasks:
         items: list[TaskItem] = []
         code: dict[FunctionId, None] = {}
         for run in runs:
@@ -140,7 +140,7 @@ class Turns:
                 code[run.function_id] = None
         # Code that has left the cache since it was fetched is not sent: the worker asks for it.
         found = [self._codebook.item(function_id) for function_id in code]
-        return Tasks(tuple(items), tuple(item for item in found if item is not None))
+        return Tasks(tuple(items), tuple(item for item in found if item is not None), epoch)
 
     def _code_letters(self) -> Letters:
         letters: Letters = []

@@ -47,6 +47,7 @@ def encode(message: Message) -> list[Frame]:
         message = Tasks(
             tuple(_lift_task(item, blobs) for item in message.items),
             tuple(_lift_function(item, blobs) for item in message.functions),
+            message.epoch,
         )
     elif isinstance(message, Outcomes):
         message = Outcomes(tuple(_lift_outcome(item, blobs) for item in message.items), message.granted)
@@ -71,7 +72,7 @@ def decode_to_worker(frames: Sequence[Frame]) -> ToWorker:
         items = tuple(_lower_task(item, blobs) for item in message.items)
         functions = tuple(_lower_function(item, blobs) for item in message.functions)
         _exhausted(blobs)
-        message = Tasks(items, functions)
+        message = Tasks(items, functions, message.epoch)
     return message
 
 

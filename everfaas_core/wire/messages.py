@@ -62,7 +62,10 @@ Held = tuple[TaskId, int]  # (task, attempt)
 
 
 class Hello(Message, frozen=True, array_like=True, tag=True):
-    """I am here (again). `held` lists the attempts that I run or whose outcomes are not acknowledged."""
+    """I am here (again). `held` lists the attempts that I run or whose outcomes are not acknowledged.
+
+    `epoch` counts my Hellos: what I was sent for an earlier one and do not list here, I shall never run.
+    """
 
     version: int
     worker_id: WorkerId
@@ -74,6 +77,7 @@ class Hello(Message, frozen=True, array_like=True, tag=True):
     python: str
     dill: str
     held: tuple[Held, ...] = ()
+    epoch: int = 0
 
 
 class Beat(Message, frozen=True, array_like=True, tag=True):
@@ -121,10 +125,11 @@ class Refuse(Message, frozen=True, array_like=True, tag=True):
 
 
 class Tasks(Message, frozen=True, array_like=True, tag=True):
-    """Run these; code comes first."""
+    """Run these; code comes first. Items of another `epoch` than that of your last Hello are not for you any more."""
 
     items: tuple[TaskItem, ...]
     functions: tuple[FunctionItem, ...] = ()
+    epoch: int = 0
 
 
 class Ack(Message, frozen=True, array_like=True, tag=True):

@@ -157,6 +157,7 @@ class RouterLink:
             python=hello.python,
             dill=hello.dill,
             held=hello.held,
+            epoch=hello.epoch,
             rejected=self._objection(hello),
         )
 
