@@ -72,6 +72,24 @@ class Shadow(RuleBasedStateMachine):
         running = list(worker.running)
         self.world.finish(worker, running[which % len(running)], cause)
 
+    @precondition(lambda self: any(w.said and not w.away for w in self.world.workers.values()))
+    @rule(at=index, which=index)
+    def echo(self, at: int, which: int) -> None:
+        talkers = [worker for worker in self.world.workers.values() if worker.said and not worker.away]
+        self.world.echo(talkers[at % len(talkers)], which)
+
+    @precondition(lambda self: any(w.running and not w.hung for w in self.world.workers.values()))
+    @rule(at=index)
+    def crash_is_heard_twice(self, at: int) -> None:
+        """A crash is reported, the task runs again, and the old report is heard once more."""
+        busy = [worker for worker in self.world.workers.values() if worker.running and not worker.hung]
+        worker = busy[at % len(busy)]
+        self.world.finish(worker, next(iter(worker.running)), Cause.SLOT_CRASHED)
+        self.turn()
+        if worker.worker_id in self.world.workers and worker.said and not worker.away:
+            self.world.echo(worker, -1)
+            self.turn()
+
     @precondition(lambda self: self.world.workers)
     @rule(at=index)
     def hang(self, at: int) -> None:

@@ -18,6 +18,7 @@ from everfaas_plugins.least_loaded import LeastLoaded
 from everfaas_plugins.round_robin import RoundRobin
 
 LIVENESS_S = 2.0
+FENCE_S = 1.5  # silence after which a worker mistrusts what it was sent: less than LIVENESS_S
 ADOPTION_S = 5.0
 MAX_ATTEMPTS = 3
 
@@ -51,8 +52,10 @@ class Worker:
     inbox: list[do.Action] = field(default_factory=list)
     outbox: list[ev.LinkEvent] = field(default_factory=list)
     hung: bool = False
+    hung_at: float = 0.0
     away: bool = False  # its connection broke, and the dispatcher has not heard its Hello over the new one
     epoch: int = 0
+    said: list[ev.Ended] = field(default_factory=list)
     fenced: dict[str, int] = field(default_factory=dict)  # what ran when it fell silent
 
 
@@ -107,22 +110,32 @@ class World:
         worker.granted += 1
         worker.unacknowledged[task_id, attempt] = cause
         self.tasks[task_id].reported[attempt] = cause
-        worker.outbox.append(self._ended(worker, [(task_id, attempt)]))
+        worker.said.append(self._ended(worker, [(task_id, attempt)]))
+        worker.outbox.append(worker.said[-1])
+
+    def echo(self, worker: Worker, which: int) -> None:
+        """Something the worker reported before is heard a second time, late."""
+        self.step(worker.said[which % len(worker.said)])
 
     def hang(self, worker: Worker) -> None:
         """A worker falls silent; its slots fence themselves, as real ones do."""
         if not worker.hung:
-            worker.hung = True
+            worker.hung, worker.hung_at = True, self.now
             worker.fenced, worker.running = worker.running, {}
 
     def wake(self, worker: Worker) -> None:
-        """It finds its slots dead, and reports that (or learns that it was expelled meanwhile)."""
+        """It finds its slots dead, and reports that (or learns that it was expelled meanwhile).
+
+        One that has noticed a long silence of its own runs nothing of what was sent before: it says Hello first.
+        """
         if not worker.hung:
             return
         worker.hung = False
         worker.running, worker.fenced = worker.fenced, {}
         for task_id in list(worker.running):
             self.finish(worker, task_id, Cause.SLOT_CRASHED)
+        if self.now - worker.hung_at >= FENCE_S:
+            self._hello(worker)
 
     def break_connection(self, worker: Worker) -> None:
         """What was on the way, either way, is lost; the worker says Hello again with what it holds."""
@@ -281,6 +294,7 @@ class World:
         worker.granted = worker.slots - len(worker.running)
         worker.received = 0
         worker.epoch += 1
+        worker.said.clear()  # one connection keeps order: nothing said before a Hello is heard after it
         worker.outbox.append(
             ev.Joined(worker.worker_id, worker.slots, worker.granted, held=tuple(held), epoch=worker.epoch)
         )
