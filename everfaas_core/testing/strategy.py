@@ -1,8 +1,8 @@
 """What every placement strategy must do. A plugin proves itself in three lines:
 
-    class TestMine(StrategyContract):
-        @pytest.fixture
-        def make_strategy(self): return MyStrategy
+class TestMine(StrategyContract):
+    @pytest.fixture
+    def make_strategy(self): return MyStrategy
 """
 
 from __future__ import annotations

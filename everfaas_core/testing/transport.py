@@ -1,10 +1,10 @@
 """What every worker transport must do: a link and an uplink that talk over the real thing.
 
-    class TestMine(TransportContract):
-        @pytest.fixture
-        def make_link(self): return lambda port=0: MyLink(link_context("mymode", port))
-        @pytest.fixture
-        def make_uplink(self): return lambda url: MyUplink(UplinkContext(url=url, options={}))
+class TestMine(TransportContract):
+    @pytest.fixture
+    def make_link(self): return lambda port=0: MyLink(link_context("mymode", port))
+    @pytest.fixture
+    def make_uplink(self): return lambda url: MyUplink(UplinkContext(url=url, options={}))
 """
 
 from __future__ import annotations
@@ -206,9 +206,7 @@ class TransportContract:
         pair.link.send(W, Ack(((TaskId("found"), 1),)))
         assert pair.until_told(Ack) == Ack(((TaskId("found"), 1),))
 
-    def test_an_uplink_finds_a_dispatcher_that_was_restarted(
-        self, pair: Pair, make_link: Callable[..., Link]
-    ) -> None:
+    def test_an_uplink_finds_a_dispatcher_that_was_restarted(self, pair: Pair, make_link: Callable[..., Link]) -> None:
         pair.join(pair.uplinks[0], self.mode)
         port = int(pair.link.address.rsplit(":", 1)[1])
         pair.link.close()

@@ -22,7 +22,9 @@ payloads = st.one_of(
 held = st.lists(st.tuples(ids, st.integers(0, 2**40)), max_size=4).map(tuple)
 maybe_text = st.none() | st.text(max_size=20)
 maybe_float = st.none() | st.floats(allow_nan=False)
-outcomes = st.builds(m.Outcome, ids, st.integers(0, 99), st.sampled_from(list(Cause)), payloads, maybe_text, maybe_float)
+outcomes = st.builds(
+    m.Outcome, ids, st.integers(0, 99), st.sampled_from(list(Cause)), payloads, maybe_text, maybe_float
+)
 tasks = st.builds(m.TaskItem, ids, st.integers(0, 99), ids, payloads, maybe_float)
 code = st.builds(m.FunctionItem, ids, ids, payloads, maybe_text)
 numbers = st.integers(0, 2**40)

@@ -1,0 +1,1 @@
+"""Whole systems, measured over HTTP as a client sees them."""
