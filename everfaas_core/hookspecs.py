@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pluggy
 from msgspec import Struct
 
+from everfaas_core.model.records import TaskDefaults
 from everfaas_core.ports import Link, LinkContext, Store, Strategy, TaskSource, Uplink, UplinkContext
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class StoreProvider(Struct, frozen=True, kw_only=True):
 
     name: str
     summary: str
-    factory: Callable[[str, Options], Store]  # (url, options) → store, not yet connected
+    factory: Callable[[str, Options, TaskDefaults], Store]  # (url, options, defaults) → store, not yet connected
     shared: bool = True  # False: lives in one process, so all roles must run in it
     options: type[marshmallow.Schema] | None = None
 

@@ -9,6 +9,7 @@ from typing import Any
 from everfaas_core.config.options import check_sections, plugin_options
 from everfaas_core.config.settings import Settings
 from everfaas_core.model.errors import ConfigError
+from everfaas_core.model.records import TaskDefaults
 from everfaas_core.ports import Store
 from everfaas_core.registry import KINDS, Catalog, Offer, Registry, split_selection
 
@@ -72,9 +73,5 @@ def make_store(registry: Registry, settings: Settings, *, one_process: bool = Fa
             f"--store {settings.store} lives inside one process, so separate roles can't share it",
             hint=f"use `everfaas up --store {settings.store}`, or `everfaas store` and the default --store",
         )
-    options = {
-        "max_attempts": settings.max_attempts,  # what a task has when neither it nor its function says
-        "result_ttl_s": settings.result_ttl_s,
-        **options_of(registry, settings, offer),
-    }
-    return registry.build_store(offer, settings.store, options)
+    defaults = TaskDefaults(max_attempts=settings.max_attempts, result_ttl_s=settings.result_ttl_s)
+    return registry.build_store(offer, settings.store, options_of(registry, settings, offer), defaults)

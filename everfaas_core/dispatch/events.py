@@ -48,6 +48,12 @@ class CodeMissing(Struct, frozen=True):
     functions: tuple[FunctionId, ...]
 
 
+class Draining(Struct, frozen=True):
+    """A worker was asked to leave: it finishes what it runs."""
+
+    worker_id: WorkerId
+
+
 class Left(Struct, frozen=True):
     """A worker said Bye. What it still held and did not list as `returned` is lost with it."""
 
@@ -62,7 +68,7 @@ class Undelivered(Struct, frozen=True):
     items: tuple[Held, ...]
 
 
-LinkEvent = Joined | Beaten | Ended | CodeMissing | Left | Undelivered
+LinkEvent = Joined | Beaten | Ended | CodeMissing | Draining | Left | Undelivered
 
 # ── from the store ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -132,6 +138,7 @@ __all__ = [
     "Claimed",
     "CodeMissing",
     "Drained",
+    "Draining",
     "Ended",
     "Event",
     "Evicted",

@@ -99,12 +99,17 @@ class Machine:
                 if worker is not None:
                     self.fleet.grant(worker, granted)
                     self._out.append(do.Pulsed(worker_id))
+            case ev.Draining(worker_id):
+                worker = self._heard(now, worker_id)
+                if worker is not None:
+                    self.fleet.drain(worker)
             case ev.Rung():
                 self._look = True
             case ev.Joined():
                 self._on_joined(now, event)
             case ev.Left(worker_id, returned):
-                self._on_left(worker_id, set(returned))
+                if (worker := self.fleet.get(worker_id)) is not None:
+                    self._remove(worker, set(returned), expelled=False)
             case ev.Undelivered(worker_id, items):
                 self._on_undelivered(worker_id, items)
             case ev.CodeMissing(worker_id, functions):
@@ -192,12 +197,6 @@ class Machine:
         self._adoption.found(entry.task_id)
         if entry.cancelled:
             self._kill(entry)
-
-    def _on_left(self, worker_id: WorkerId, returned: set[Held]) -> None:
-        worker = self.fleet.get(worker_id)
-        if worker is None:
-            return
-        self._remove(worker, returned, expelled=False)
 
     def _remove(self, worker: Worker, returned: set[Held], *, expelled: bool) -> None:
         for task_id, attempt in list(worker.attempts.items()):

@@ -36,7 +36,7 @@ def failure_payload(code: str, message: str, *, traceback: str | None = None) ->
 
     `message` is plain words without the prefix. `traceback`, if given, becomes a note of the exception (PEP 678).
     """
-    state: dict[str, Any] = {"code": code}
+    state: dict[str, Any] = {"code": str(code)}  # a Cause would be pickled by reference to our package
     if traceback:
         state["__notes__"] = [traceback]
     return pickle.dumps(_InstanceRecipe(f"WorkerFailure: {message}", state), protocol=4)

@@ -55,6 +55,14 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
 
 
+class TaskDefaults(Struct, frozen=True, kw_only=True):
+    """What holds for a task when neither it nor its function says. The operator's settings, applied by the store."""
+
+    priority: int = DEFAULT_PRIORITY
+    max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    result_ttl_s: float = DEFAULT_RESULT_TTL_S
+
+
 class AttemptRecord(Struct, frozen=True, kw_only=True):
     """One try of a task. `ended_ms` and `cause` are None while it is live."""
 
@@ -217,8 +225,8 @@ class TurnReply(Struct, frozen=True, kw_only=True):
     finished: tuple[bool, ...] = ()  # False: stale attempt or gone; either way there is nothing left to store
     started: tuple[bool, ...] = ()  # False: cancelled, expired or no longer ours; drop it
     functions: tuple[FunctionRecord | None, ...] = ()
-    claimed: tuple[ClaimedTask, ...] = ()
+    claimed: tuple[ClaimedTask, ...] = ()  # may be more than asked for after a failed exchange, whose claim it repeats
     adopted: tuple[AdoptedTask, ...] = ()
-    cancels: tuple[TaskId, ...] = ()  # RUNNING tasks of ours that a client has cancelled (with report only)
-    next_due_s: float | None = None  # until the earliest delayed task is due (with claim or sweep)
-    evicted: bool = False  # our lease had run out and others took our claims (with report only)
+    cancels: tuple[TaskId, ...] = ()  # RUNNING tasks of ours that a client has cancelled (with report, claim or sweep)
+    next_due_s: float | None = None  # until the earliest delayed task is due (with claim or sweep); 0: ask again
+    evicted: bool = False  # our lease had run out, others took our claims (with report, claim or sweep)

@@ -18,6 +18,7 @@ from everfaas_core.hookspecs import (
     Transport,
 )
 from everfaas_core.model.errors import EverfaasError, PluginError
+from everfaas_core.model.records import TaskDefaults
 from everfaas_core.ports import Link, LinkContext, Store, Strategy, TaskSource, Uplink, UplinkContext
 from everfaas_core.registry.catalog import Catalog, Plugin, clash
 from everfaas_core.registry.fit import check_fit
@@ -199,9 +200,9 @@ class Registry:
         uplink: Uplink = _build(offer, Uplink, lambda: offer.provider.factory(context))
         return uplink
 
-    def build_store(self, offer: Offer[StoreProvider], url: str, options: Options) -> Store:
+    def build_store(self, offer: Offer[StoreProvider], url: str, options: Options, defaults: TaskDefaults) -> Store:
         """Make a store, not yet connected."""
-        store: Store = _build(offer, Store, lambda: offer.provider.factory(url, options))
+        store: Store = _build(offer, Store, lambda: offer.provider.factory(url, options, defaults))
         return store
 
     def build_strategy(self, offer: Offer[StrategyProvider], options: Options) -> Strategy:

@@ -16,8 +16,8 @@ def death_signal_setter(signum: int = signal.SIGKILL, *, parent: int | None = No
     """Return a function for `preexec_fn`, or for a child's first lines: `signum` is sent when its parent dies.
 
     libc is looked up here, before the fork, because it must not be in the child. On platforms without
-    PR_SET_PDEATHSIG (macOS) the function does nothing; there, supervisors end their children by themselves. A child that
-    makes the function itself passes the process id that its parent told it as `parent`.
+    PR_SET_PDEATHSIG (macOS) the function does nothing; there, supervisors end their children by themselves. A child
+    that makes the function itself passes the process id that its parent told it as `parent`.
     """
     if not sys.platform.startswith("linux"):
         return lambda: None

@@ -174,7 +174,7 @@ class House:
         (record,) = self.store.results([one])
         if record is None:
             raise AssertionError(f"{one} is unknown")
-        return dill.loads(record.result)  # what this test's own function returned
+        return dill.loads(record.result)  # noqa: S301 - what the test's own function returned
 
     def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> tuple[TaskRecord, Any]:
         """Register, submit, wait; return the record and the value or exception."""

@@ -137,7 +137,11 @@ class ModeContract:
         house.wait(*blockers)
 
     def test_a_drained_dispatcher_finishes_what_runs_and_the_next_one_goes_on(self, house: House) -> None:
-        function = house.register(lambda n: (time.sleep(0.3), n)[1])
+        def function_of_its_time(n: int) -> int:
+            time.sleep(0.3)
+            return n
+
+        function = house.register(function_of_its_time)
         ids = house.submit(function, *[(n,) for n in range(6)])
         house.until(lambda: "RUNNING" in house.store.statuses(ids))
         port = int(house.address.rsplit(":", 1)[1]) if house.address else 0

@@ -144,7 +144,7 @@ class TransportContract:
         pair.until_told(Stranger)
         pair.uplinks[0].send(hello(self.mode))
         joined = pair.until_heard(Joined)
-        assert joined == Joined(W, 2, 2, "host", 1, "3.12.0", "0.4.1", (("t0", 3),), 1, None)
+        assert joined == Joined(W, 2, 2, "host", 1, "3.12.0", "0.4.1", ((TaskId("t0"), 3),), 1, None)
 
     def test_a_worker_of_another_mode_is_rejected_with_the_remedy(self, pair: Pair) -> None:
         pair.until_told(Stranger)
@@ -183,8 +183,8 @@ class TransportContract:
     def test_tasks_for_a_worker_that_is_not_there_are_undelivered(self, pair: Pair) -> None:
         item = TaskItem(TaskId("t"), 4, FunctionId("f"), b"", None)
         pair.link.send(WorkerId("nobody"), Tasks((item,)))
-        pair.link.send(WorkerId("nobody"), Ack((("t", 1),)))  # type: ignore[arg-type]  # dropped without a word
-        assert pair.until_heard(Undelivered) == Undelivered(WorkerId("nobody"), (("t", 4),))
+        pair.link.send(WorkerId("nobody"), Ack(((TaskId("t"), 1),)))  # dropped without a word
+        assert pair.until_heard(Undelivered) == Undelivered(WorkerId("nobody"), ((TaskId("t"), 4),))
 
     def test_a_bye_becomes_a_leave(self, pair: Pair) -> None:
         pair.join(pair.uplinks[0], self.mode)

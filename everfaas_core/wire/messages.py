@@ -99,6 +99,10 @@ class Missing(Message, frozen=True, array_like=True, tag=True):
     functions: tuple[FunctionId, ...]
 
 
+class Draining(Message, frozen=True, array_like=True, tag=True):
+    """Send me nothing more; what I run I finish."""
+
+
 class Bye(Message, frozen=True, array_like=True, tag=True):
     """I leave. Nothing of mine runs any more; `returned` never began."""
 
@@ -159,5 +163,5 @@ class Quit(Message, frozen=True, array_like=True, tag=True):
     """Drain: accept no more, finish what runs, say Bye, exit."""
 
 
-ToDispatcher = Hello | Beat | Outcomes | Missing | Bye
+ToDispatcher = Hello | Beat | Outcomes | Missing | Draining | Bye
 ToWorker = Welcome | Refuse | Tasks | Ack | Kill | Pulse | Stranger | Quit

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import zmq
 
-from everfaas_core.dispatch.events import Beaten, CodeMissing, Ended, Joined, Left, Undelivered
+from everfaas_core.dispatch.events import Beaten, CodeMissing, Draining, Ended, Joined, Left, Undelivered
 from everfaas_core.model.errors import ConfigError, PortInUse, WireError
 from everfaas_core.model.ids import WorkerId
 from everfaas_core.ports import LinkContext, LinkEvent, Selector
@@ -25,6 +25,7 @@ from everfaas_core.wire.messages import (
     ToDispatcher,
     ToWorker,
 )
+from everfaas_core.wire.messages import Draining as DrainingMessage
 
 from .sockets import descriptor, readable
 
@@ -136,6 +137,8 @@ class RouterLink:
                 return Beaten(worker_id, granted)
             case Missing(functions):
                 return CodeMissing(worker_id, functions)
+            case DrainingMessage():
+                return Draining(worker_id)
             case Bye(returned):
                 self._forget(peer)
                 return Left(worker_id, returned)

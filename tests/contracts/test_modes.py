@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from everfaas_core.model.records import TaskDefaults
 from everfaas_core.testing.mode import ModeContract, Parts
 from everfaas_plugins import least_loaded, local, memory, pull, push, round_robin
 
@@ -12,7 +13,7 @@ class OnMemory(ModeContract):
     @pytest.fixture
     def store(self):
         (provider,) = memory.everfaas_stores()
-        store = provider.factory("memory://", {})
+        store = provider.factory("memory://", {}, TaskDefaults())
         yield store
         store.close()
 

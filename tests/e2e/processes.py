@@ -78,7 +78,7 @@ class Process:
             if self._reader >= 0:
                 os.close(self._reader)
                 self._reader = -1
-        gone, alive = psutil.wait_procs(family, timeout=3)
+        _, alive = psutil.wait_procs(family, timeout=3)
         for process in alive:
             process.kill()
         assert not alive, f"{self.command} left {alive} behind"

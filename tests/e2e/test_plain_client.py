@@ -13,7 +13,7 @@ from .processes import System, clean_env
 
 CLIENT_PACKAGES = ["requests", "dill", "urllib3", "certifi", "idna", "charset_normalizer"]
 
-SCRIPT = '''
+SCRIPT = """
 import codecs, sys, time
 import dill, requests
 
@@ -71,7 +71,7 @@ status, error = call(crash)
 print(status, type(error).__name__, str(error).startswith("WorkerFailure"), isinstance(error, Exception))
 status, error = call(lambda: GLOBAL)
 print(status, type(error).__name__, "recurse=True" in "".join(error.__notes__))
-'''
+"""
 
 
 @pytest.fixture

@@ -61,7 +61,9 @@ class TestLifecycle:
 
 
 class TestRobustness:
-    @pytest.mark.parametrize("unknown", ["00000000-0000-0000-0000-000000000000", "11111111-2222-4333-8444-555555555555"])
+    @pytest.mark.parametrize(
+        "unknown", ["00000000-0000-0000-0000-000000000000", "11111111-2222-4333-8444-555555555555"]
+    )
     def test_an_unknown_function_is_not_found(self, client: Classic, unknown: str) -> None:
         body = {"function_id": unknown, "payload": serialize(((1,), {}))}
         assert requests.post(client.url + "execute_function", json=body, timeout=10).status_code == 404

@@ -34,6 +34,7 @@ to_dispatcher = st.one_of(
     st.builds(m.Beat, numbers),
     st.builds(m.Outcomes, st.lists(outcomes, max_size=4).map(tuple), numbers),
     st.builds(m.Missing, st.lists(ids, max_size=4).map(tuple)),
+    st.builds(m.Draining),
     st.builds(m.Bye, held),
 )
 to_worker = st.one_of(
@@ -74,7 +75,7 @@ def test_a_message_for_the_other_side_is_refused() -> None:
 
 def test_another_version_is_named_with_the_remedy() -> None:
     (frame,) = encode(m.Pulse())
-    with pytest.raises(WireError, match="version 9.*same version of everfaas"):
+    with pytest.raises(WireError, match=r"version 9.*same version of everfaas"):
         decode_to_worker([frame[:2] + b"\x09" + frame[3:]])
 
 

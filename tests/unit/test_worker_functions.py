@@ -96,9 +96,10 @@ payloads = dict(double=double, fact=fact, is_even=is_even, adder=make_adder(10),
     out_of_memory=out_of_memory, many_locals=many_locals, coroutine=coroutine, callable_object=Adder(5),
     call_points=(([Point(1, 2), Point(3, 4)],), {}), call_countdown=((countdown, 20), {}), not_callable=42,
     by_reference=math.sqrt)
-import dill as _dill
-payloads_recursive = {name: _dill.dumps(globals()[name], recurse=True) for name in ("fact", "uses_module", "uses_global")}
-payloads["recursive"] = payloads_recursive
+import dill
+for name in ("fact", "uses_module", "uses_global", "raises_own", "raises_made_by_method", "raises_awkward",
+             "raises_sulky", "make_point"):
+    payloads["recurse_" + name] = dill.dumps(globals()[name], recurse=True)
 '''
 
 
@@ -178,9 +179,7 @@ def test_objects_of_the_clients_classes_travel(slots: Slots, code: dict[str, byt
     assert client_sees(outcome.result, "value.mine, value.x", tmp_path, point) == "(True, 4)"
 
 
-def test_a_returned_function_finds_the_clients_own_names(
-    slots: Slots, code: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_a_returned_function_finds_the_clients_own_names(slots: Slots, code: dict[str, bytes], tmp_path: Path) -> None:
     outcome = slots.run(code["returns_function"])
     assert client_sees(outcome.result, "value(21)", tmp_path, "def double(x): return x * 2\n") == "42"
 
@@ -197,10 +196,9 @@ def test_a_global_that_stayed_behind_is_explained(
 
 
 def test_recurse_takes_the_globals_along(slots: Slots, code: dict[str, bytes]) -> None:
-    recursive = dill.loads(code["recursive"])
-    assert slots.value(recursive["fact"], call(5)) == 120
-    assert slots.value(recursive["uses_module"], call(4)) == 2.0
-    assert slots.value(recursive["uses_global"], call(2)) == 6
+    assert slots.value(code["recurse_fact"], call(5)) == 120
+    assert slots.value(code["recurse_uses_module"], call(4)) == 2.0
+    assert slots.value(code["recurse_uses_global"], call(2)) == 6
 
 
 def test_a_module_global_of_the_client_is_explained_too(slots: Slots, code: dict[str, bytes]) -> None:
@@ -323,9 +321,7 @@ def test_an_exception_comes_with_its_remote_traceback(slots: Slots, code: dict[s
     assert names_nothing_of_ours(outcome.result)
 
 
-def test_missing_arguments_and_strange_keywords_raise_what_python_raises(
-    slots: Slots, code: dict[str, bytes]
-) -> None:
+def test_missing_arguments_and_strange_keywords_raise_what_python_raises(slots: Slots, code: dict[str, bytes]) -> None:
     with pytest.raises(TypeError, match="missing 1 required positional argument"):
         slots.value(code["double"])
     with pytest.raises(TypeError, match="keywords must be strings"):
@@ -336,7 +332,7 @@ def test_the_clients_own_exception_is_caught_by_its_own_class(
     slots: Slots, code: dict[str, bytes], tmp_path: Path
 ) -> None:
     source = "class AppError(Exception):\n    mine = True\n    def __init__(self, code): self.code = code\n"
-    for name, expected in (("raises_own", "7"), ("raises_made_by_method", "14")):
+    for name, expected in (("recurse_raises_own", "7"), ("recurse_raises_made_by_method", "14")):
         outcome = slots.run(code[name])
         assert outcome.cause is Cause.RAISED
         assert client_sees(outcome.result, "value.code", tmp_path) == expected
@@ -346,7 +342,10 @@ def test_the_clients_own_exception_is_caught_by_its_own_class(
 
 @pytest.mark.parametrize(
     ("name", "kind", "problem"),
-    [("raises_awkward", "Awkward: 1/2", "does not load again"), ("raises_with_lock", "ValueError", "can't be serialized")],
+    [
+        ("recurse_raises_awkward", "Awkward: 1/2", "does not load again"),
+        ("raises_with_lock", "ValueError", "can't be serialized"),
+    ],
 )
 def test_an_exception_that_cannot_travel_becomes_a_worker_failure(
     slots: Slots, code: dict[str, bytes], tmp_path: Path, name: str, kind: str, problem: str
@@ -356,7 +355,7 @@ def test_an_exception_that_cannot_travel_becomes_a_worker_failure(
     text = why(outcome)
     assert kind in text
     assert problem in text
-    assert f"in {name}" in text
+    assert f"in {name.removeprefix('recurse_')}" in text
     assert client_sees(outcome.result, "str(value)[:13], value.code", tmp_path) == "('WorkerFailure', 'raised')"
 
 
@@ -394,7 +393,7 @@ def test_exits_are_outcomes_and_the_slot_lives_on(
 
 
 def test_an_exception_that_cannot_describe_itself_is_still_delivered(slots: Slots, code: dict[str, bytes]) -> None:
-    outcome = slots.run(code["raises_sulky"])
+    outcome = slots.run(code["recurse_raises_sulky"])
     assert outcome.cause is Cause.RAISED
     assert type(dill.loads(outcome.result)).__name__ == "Sulky"
 
@@ -452,7 +451,7 @@ def test_results_load_with_nothing_but_dill(slots: Slots, code: dict[str, bytes]
 
     outcome = slots.run(dill.dumps(local_class, recurse=True))
     assert client_sees(outcome.result, "value.value", tmp_path) == "42"
-    for name in ("raises_value", "exits", "generates", "not_callable", "make_point", "raises_group"):
-        result = slots.run(code[name], call(1) if name == "make_point" else call()).result
+    for name in ("raises_value", "exits", "generates", "not_callable", "recurse_make_point", "raises_group"):
+        result = slots.run(code[name], call(1) if name == "recurse_make_point" else call()).result
         assert client_sees(result, "type(value).__name__", tmp_path)
         assert names_nothing_of_ours(result)

@@ -1,4 +1,4 @@
-"""The worker's machine, by example, and against an independent ledger that knows only what was told and what was asked."""
+"""The worker's machine, by example, and against a ledger of its own of what was told and asked."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from everfaas_core.model.states import Cause
 from everfaas_core.wire.messages import Held, Outcome, TaskItem
 from everfaas_core.worker import actions as do
 from everfaas_core.worker import events as ev
+from everfaas_core.worker import machine as machine_module
 from everfaas_core.worker import slot_state
 from everfaas_core.worker.machine import Machine
 
@@ -151,7 +152,7 @@ def test_slots_that_die_at_once_are_started_ever_more_slowly_and_tasks_go_back()
     now = 0.0
     waits = []
     item = task(1)
-    given_back = []
+    given_back: list[tuple[TaskId, Cause]] = []
     for _ in range(12):
         machine.step(now, [ev.SlotUp(0), ev.SlotDown(0, "died", 0)])
         if not given_back:
@@ -233,6 +234,85 @@ def test_a_draining_worker_starts_no_slot_again() -> None:
     assert reports(actions) == [(task(1).task_id, Cause.SLOT_CRASHED)]
     assert machine.step(1000.0, []) == []
     assert machine.next_timer() is None
+
+
+def test_a_task_that_waits_for_code_uses_up_credit() -> None:
+    machine = up(2)
+    assert machine.granted == 2
+    machine.step(1.0, [ev.Offered((task(1, function=FunctionId("g")),))])
+    assert machine.granted == 2  # one accepted, one free: the other slot is spoken for
+
+
+# ── deeper pipes: what adaptive batching of tiny tasks will rely on ──────────────────────────────────────────────────
+
+
+@pytest.fixture
+def deep(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """A machine with two slots that are fed three tasks at a time."""
+    monkeypatch.setattr(machine_module, "DEPTH", 3)
+    return up(2)
+
+
+def pipe(machine: Machine, slot: int) -> list[TaskId]:
+    return [item.task_id for item in machine.slots[slot].queue]
+
+
+def fill(machine: Machine, *, timeout_s: float | None = None) -> list[TaskItem]:
+    """Fill slot 0 with three tasks and leave slot 1 free."""
+    items = [task(number, timeout_s=timeout_s) for number in (1, 2, 3)]
+    machine.step(5.0, [ev.Offered(tuple(items))])
+    assert pipe(machine, 0) == ["t1", "t2", "t3"]
+    return items
+
+
+def test_what_waits_behind_a_crash_is_fed_to_another_slot_in_order(deep: Machine) -> None:
+    fill(deep)
+    actions = deep.step(6.0, [ev.SlotDown(0, "killed", 1)])
+    assert reports(actions) == [("t1", Cause.SLOT_CRASHED)]
+    assert pipe(deep, 1) == ["t2", "t3"]
+
+
+def test_the_blame_is_on_the_task_that_had_begun(deep: Machine) -> None:
+    first, *_ = fill(deep)
+    deep.step(6.0, [ev.SlotSaid(0, ok(first))])
+    actions = deep.step(6.0, [ev.SlotDown(0, "killed", 2)])
+    assert reports(actions) == [("t2", Cause.SLOT_CRASHED)]
+    assert pipe(deep, 1) == ["t3"]
+
+
+def test_time_counts_from_when_the_one_before_ended(deep: Machine) -> None:
+    first, *_ = fill(deep, timeout_s=2.0)
+    assert deep.next_timer() == 7.0
+    deep.step(6.5, [ev.SlotSaid(0, ok(first))])
+    assert deep.next_timer() == 8.5
+    assert deep.step(8.5, []) == [do.KillSlot(0)]
+    assert reports(deep.step(8.6, [ev.SlotDown(0, "killed", 2)])) == [("t2", Cause.DEADLINE)]
+    assert pipe(deep, 1) == ["t3"]
+
+
+def test_a_cancel_behind_another_task_waits_for_its_turn(deep: Machine) -> None:
+    first, second, _ = fill(deep)
+    assert deep.step(6.0, [ev.KillAsked((key(second),))]) == []
+    actions = deep.step(7.0, [ev.SlotSaid(0, ok(first))])
+    assert actions == [do.Report(ok(first)), do.KillSlot(0)]
+    assert reports(deep.step(7.0, [ev.SlotDown(0, "killed", 2)])) == [("t2", Cause.CANCELLED)]
+    assert pipe(deep, 1) == ["t3"]
+
+
+def test_a_cancel_behind_a_crash_is_immediate(deep: Machine) -> None:
+    _, second, _ = fill(deep)
+    deep.step(6.0, [ev.KillAsked((key(second),))])
+    actions = deep.step(6.0, [ev.SlotDown(0, "killed", 1)])
+    assert reports(actions) == [("t1", Cause.SLOT_CRASHED), ("t2", Cause.CANCELLED)]
+    assert not deep._cancelled
+
+
+def test_what_waits_behind_a_cancel_whose_outcome_came_first_is_not_blamed(deep: Machine) -> None:
+    first, *_ = fill(deep)
+    assert deep.step(6.0, [ev.KillAsked((key(first),))]) == [do.KillSlot(0)]
+    assert reports(deep.step(6.0, [ev.SlotSaid(0, ok(first))])) == [("t1", Cause.OK)]
+    assert reports(deep.step(6.0, [ev.SlotDown(0, "killed", 2)])) == []  # though it had begun before the kill
+    assert pipe(deep, 1) == ["t2", "t3"]
 
 
 class Ledger(RuleBasedStateMachine):

@@ -29,13 +29,13 @@ PATIENCE_S = 30.0
 
 
 def client_payloads(source: str, directory: Path) -> dict[str, bytes]:
-    """Run `source` as a client's script; return what it put into `payloads`, each pickled by its plain dill.dumps."""
+    """Run `source` as a client's script; return its `payloads`, pickled by dill.dumps unless they are bytes."""
     script = directory / "client.py"
     target = directory / "payloads.pickle"
     script.write_text(
         f"{source}\n"
         "import dill, pickle\n"
-        "done = {name: dill.dumps(value) for name, value in payloads.items()}\n"
+        "done = {name: value if isinstance(value, bytes) else dill.dumps(value) for name, value in payloads.items()}\n"
         f"pickle.dump(done, open({str(target)!r}, 'wb'))\n"
     )
     subprocess.run([sys.executable, str(script)], check=True, cwd=directory, timeout=60)
@@ -50,7 +50,7 @@ def client_sees(result: bytes, expression: str, directory: Path, source: str = "
     script = directory / f"client_{uuid.uuid4().hex}.py"
     script.write_text(
         f"{source}\nimport dill, sys\nsys.modules['everfaas_core'] = sys.modules['everfaas_plugins'] = None\n"
-        f"value = dill.loads(open({str(file)!r}, 'rb').read())\nprint({expression})\n"
+        f"value = dill.loads(open({str(file)!r}, 'rb').read())\nprint(({expression}))\n"
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=directory, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -85,7 +85,7 @@ class Slots:
     def __init__(self, slots: int = 1, *, path: tuple[str, ...] = (), keep_env: tuple[str, ...] = ()) -> None:
         self.poller = Poller()
         self.host = ProcessHost(
-            SlotConfig(slots=slots, path=path, keep_env=keep_env), log=logging.getLogger("test.worker")
+            SlotConfig(slots=slots, path=(*path, str(ROOT)), keep_env=keep_env), log=logging.getLogger("test.worker")
         )
         self.outcomes: dict[Held, Outcome] = {}
         self._ids = itertools.count(1)

@@ -1,0 +1,150 @@
+"""waitress's connection, made to answer its own errors in our shape, and to keep a few more promises.
+
+A body over the limit is refused without being read to its end; so that the client sees the answer rather than a reset
+connection, what it still sends is thrown away for a bounded time (a lingering close). A request that trickles in is
+given a bounded time, too.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import Any, Final
+
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
+from waitress.receiver import ChunkedReceiver
+from waitress.task import ErrorTask, WSGITask
+from waitress.utilities import BadRequest
+
+from everfaas_core.api.errors import ApiError
+from everfaas_core.api.security import HEADERS, error_bytes
+
+CHUNK_LINE_BYTES_MAX: Final = 4096  # a chunk's size line; waitress itself would buffer one without end
+TRAILER_BYTES_MAX: Final = 16 * 1024
+LINGER_S: Final = 5.0
+
+_REMEDIES: Final = {
+    413: ("too_large", "the body is larger than the limit", "send less in one request, or raise the limit of the API"),
+    431: ("headers_too_large", "the header fields are larger than the limit", None),
+    501: ("not_implemented", "that transfer encoding is not supported", "send the body plainly or chunked"),
+    500: ("internal", "the server made a mistake; its log says more", None),
+}
+
+
+class Shutdown:
+    """Shared by a server and its connections: `begun` makes each connection close after its present answer."""
+
+    def __init__(self) -> None:
+        self.begun = False
+
+
+class Parser(HTTPRequestParser):  # type: ignore[misc]  # waitress ships no types
+    """Bounds what waitress leaves unbounded, and never invites a body that it has refused."""
+
+    completed: bool
+
+    def received(self, data: bytes) -> int:
+        """Take bytes; return how many belong to this request."""
+        consumed: int = super().received(data)
+        body = self.body_rcv
+        if isinstance(body, ChunkedReceiver) and not self.completed and _too_long(body):
+            self.error = BadRequest("a chunk's size line or the trailer is too long")
+            self.completed = True
+        if self.error is not None:
+            self.expect_continue = False  # else "100 Continue" is sent, and the body read after all
+        return consumed
+
+
+def _too_long(body: ChunkedReceiver) -> bool:
+    return len(body.control_line) > CHUNK_LINE_BYTES_MAX or len(body.trailer) > TRAILER_BYTES_MAX
+
+
+class RefusalTask(ErrorTask):  # type: ignore[misc]  # waitress ships no types
+    """Answers what never reached the application."""
+
+    def execute(self) -> None:
+        """Write the answer."""
+        error = self.request.error
+        code, message, hint = _REMEDIES.get(error.code, ("malformed_request", f"not HTTP: {error.body}", None))
+        refusal = ApiError(str(message)[:300], hint=hint)
+        refusal.code = code  # type: ignore[misc]  # this one's alone
+        body = error_bytes(refusal)
+        self.status = f"{error.code} {error.reason}"
+        self.response_headers.extend([("Content-Type", "application/json"), *HEADERS])
+        self.set_close_on_finish()
+        self.content_length = len(body)
+        self.write(body)
+
+
+class RequestTask(WSGITask):  # type: ignore[misc]  # waitress ships no types
+    """A request for the application."""
+
+    def build_response_header(self) -> bytes:
+        """Announce the end of the connection when the server shuts down."""
+        if self.channel.shutdown.begun:
+            self.set_close_on_finish()
+        header: bytes = super().build_response_header()
+        return header
+
+
+class Connection(HTTPChannel):  # type: ignore[misc]  # waitress ships no types
+    """One client's connection."""
+
+    will_close: bool
+    close_when_flushed: bool
+    parser_class = Parser
+    task_class = RequestTask
+    error_task_class = RefusalTask
+
+    def __init__(self, *args: Any, shutdown: Shutdown, receive_s_max: float, **kwargs: Any) -> None:
+        self.shutdown = shutdown
+        self._receive_s_max = receive_s_max
+        self._receiving_since: float | None = None
+        self._refused = False  # what comes in after a refusal is thrown away
+        self._linger_until: float | None = None
+        super().__init__(*args, **kwargs)
+
+    def busy(self) -> bool:
+        """Tell whether a request is coming in, running, or being answered."""
+        receiving = self.request is not None and not self._refused
+        return bool(self.requests or self.total_outbufs_len or receiving) and self._linger_until is None
+
+    def received(self, data: bytes) -> bool:
+        """Take what has come in; called by the server's thread."""
+        if self._refused:
+            return True
+        accepted: bool = super().received(data)
+        if self.request is None:
+            self._receiving_since = None
+        elif self._receiving_since is None:
+            self._receiving_since = time.monotonic()
+        return accepted
+
+    def service(self) -> None:
+        """Run the oldest request; called by one of the server's threads."""
+        self._refused = self._refused or self.requests[0].error is not None
+        super().service()
+
+    def readable(self) -> bool:
+        """Tell whether to read on; called in every turn of the server's loop, so deadlines are looked at here."""
+        if self._linger_until is not None:
+            self.will_close = self.will_close or time.monotonic() > self._linger_until
+            return not self.will_close
+        if self._receiving_since is not None and time.monotonic() - self._receiving_since > self._receive_s_max:
+            self.will_close = True
+        return bool(super().readable())
+
+    def handle_write(self) -> None:
+        """Send what there is; after a refusal, linger instead of closing."""
+        if not (self._refused and self.close_when_flushed) or self.will_close:
+            super().handle_write()
+            return
+        self._flush_exception(self._flush_some)
+        if not self.total_outbufs_len and not self.will_close:
+            self.close_when_flushed = False
+            self._linger_until = time.monotonic() + LINGER_S
+            try:
+                self.socket.shutdown(socket.SHUT_WR)
+            except OSError:  # it has gone already
+                self.will_close = True

@@ -1,0 +1,181 @@
+"""Long-polls: one subscription to the store per process, and an event for each waiting request.
+
+Whoever waits registers first, then reads the store, then waits: a task that ends in between has set the event already.
+The store is not polled for waiters; a re-read every few seconds is only the net beneath a lost notice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from everfaas_core.model.errors import StoreUnavailable
+from everfaas_core.model.ids import TaskId
+from everfaas_core.ports import Notice, Store, Watch
+from everfaas_core.runtime.poll import Poller
+
+BACKOFF_MIN_S: Final = 0.1
+BACKOFF_MAX_S: Final = 2.0
+LOOK_S: Final = 5.0  # a look at the subscription even when nothing came: notices a connection that died silently
+JOIN_S: Final = 5.0
+
+_log = logging.getLogger(__name__)
+
+
+class Waiter:
+    """One waiting request. Made by `Hub.waiter`; used by that request's thread."""
+
+    def __init__(self, ids: frozenset[TaskId], lock: threading.Lock) -> None:
+        self.ids = ids
+        self._lock = lock
+        self._ended: set[TaskId] = set()
+        self._stale = False
+        self._event = threading.Event()
+
+    def wake(self, ended: TaskId | None) -> None:
+        """Note that a task has ended; None: anything may have. Called by the hub under its lock."""
+        if ended is None:
+            self._stale = True
+        else:
+            self._ended.add(ended)
+        self._event.set()
+
+    def wait(self, timeout_s: float) -> frozenset[TaskId]:
+        """Wait for a wake-up, at most `timeout_s`; return the ids to read again (all of them if it can't be told)."""
+        self._event.wait(timeout_s)
+        with self._lock:
+            self._event.clear()
+            ids = self.ids if self._stale or not self._ended else frozenset(self._ended)
+            self._ended = set()
+            self._stale = False
+        return ids
+
+
+class Hub:
+    """The one subscription of this process, in a thread that starts with the first waiter or with `start`."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._lock = threading.Lock()
+        self._waiters: dict[TaskId, set[Waiter]] = {}
+        self._all: set[Waiter] = set()
+        self._thread: threading.Thread | None = None
+        self._wake_reader, self._wake_writer = os.pipe()
+        os.set_blocking(self._wake_reader, False)
+        os.set_blocking(self._wake_writer, False)
+        self._closed = False
+        self.draining = False
+
+    def start(self) -> None:
+        """Subscribe, if that has not begun yet. Never raises: the thread goes on trying."""
+        with self._lock:
+            if self._thread is None and not self.draining and not self._closed:
+                self._thread = threading.Thread(target=self._run, name="everfaas-hub", daemon=True)
+                self._thread.start()
+
+    @contextlib.contextmanager
+    def waiter(self, ids: Iterable[TaskId]) -> Iterator[Waiter]:
+        """Register interest in some tasks for the time of the context."""
+        self.start()
+        waiter = Waiter(frozenset(ids), self._lock)
+        with self._lock:
+            self._all.add(waiter)
+            for task_id in waiter.ids:
+                self._waiters.setdefault(task_id, set()).add(waiter)
+        try:
+            yield waiter
+        finally:
+            with self._lock:
+                self._all.discard(waiter)
+                for task_id in waiter.ids:
+                    others = self._waiters[task_id]
+                    others.discard(waiter)
+                    if not others:
+                        del self._waiters[task_id]
+
+    def drain(self) -> None:
+        """Let all long-polls answer now with what they know, and later ones answer at once."""
+        self.draining = True
+        self._wake_all()
+
+    def close(self) -> None:
+        """Drain, end the thread, and unsubscribe. Idempotent."""
+        self.drain()
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            thread = self._thread
+        os.write(self._wake_writer, b"!")
+        if thread is not None:
+            thread.join(JOIN_S)
+            if thread.is_alive():  # stuck in the store's timeout; a daemon, and its descriptors go with the process
+                return
+        os.close(self._wake_reader)
+        os.close(self._wake_writer)
+
+    def _wake_all(self) -> None:
+        with self._lock:
+            for waiter in self._all:
+                waiter.wake(None)
+
+    # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        poller = Poller()
+        poller.register(self._wake_reader)
+        backoff_s = BACKOFF_MIN_S
+        try:
+            while not self._closed:
+                try:
+                    watch = self._store.watch("ended")
+                    self._wake_all()  # what ended before the subscription stood was not heard
+                    backoff_s = BACKOFF_MIN_S
+                    with contextlib.closing(watch):
+                        self._follow(watch, poller)
+                except StoreUnavailable:
+                    poller.wait(backoff_s)
+                    backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+                except Exception:  # noqa: BLE001  # the port's boundary: without this thread, waits take seconds
+                    _log.exception("the subscription to the store failed, beginning anew")
+                    poller.wait(BACKOFF_MAX_S)
+        finally:
+            poller.close()
+
+    def _follow(self, watch: Watch, poller: Poller) -> None:
+        """Pass notices on until the hub is closed."""
+        backoff_s = BACKOFF_MIN_S
+        watched = -1
+        while not self._closed:
+            try:
+                notices = watch.read()
+            except StoreUnavailable as error:
+                if backoff_s == BACKOFF_MIN_S:
+                    _log.warning("the subscription to the store is lost, trying to renew it: %s", error)
+                # Its descriptor may be closed, or readable for ever: wait on our own only.
+                poller.unregister(watched)
+                watched = -1
+                poller.wait(backoff_s)
+                backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+                continue
+            backoff_s = BACKOFF_MIN_S
+            self._pass_on(notices)
+            # A renewed connection may have got the number of the old one, which the kernel no longer watches.
+            if watch.fileno() != watched or any(notice.lost for notice in notices):
+                poller.unregister(watched)
+                watched = watch.fileno()
+                poller.register(watched)
+            poller.wait(LOOK_S)
+
+    def _pass_on(self, notices: Iterable[Notice]) -> None:
+        for notice in notices:
+            if notice.lost:
+                self._wake_all()
+            with self._lock:
+                for task_id in notice.ended:
+                    for waiter in self._waiters.get(task_id, ()):
+                        waiter.wake(task_id)

@@ -1,0 +1,143 @@
+"""Tasks: submit one or many, look at them, cancel them."""
+
+from __future__ import annotations
+
+import logging
+
+import flask
+
+from everfaas_core.api.answers import BatchAnswer, StatusAnswer, SubmitAnswer, TaskAnswer, TaskList
+from everfaas_core.api.classic import result_body
+from everfaas_core.api.context import ApiContext, client_gone, path_task_id
+from everfaas_core.api.negotiation import answer
+from everfaas_core.api.openapi import Fields, Resource, invalid
+from everfaas_core.api.schemas import BatchBody, TaskBody, TaskQuery
+from everfaas_core.api.submission import BatchReader, task_spec
+from everfaas_core.model.errors import StoreUnavailable
+from everfaas_core.model.ids import FunctionId, TaskId
+from everfaas_core.model.records import ResultRecord, TaskFilter, TaskSpec
+from everfaas_core.model.states import TERMINAL, Status
+
+_log = logging.getLogger(__name__)
+
+
+class TaskRoutes:
+    """`/v1/tasks`."""
+
+    def __init__(self, context: ApiContext) -> None:
+        self._context = context
+        self._batches = BatchReader()
+
+    def resource(self) -> Resource:
+        """Return the calls."""
+        routes = Resource("tasks", __name__, description="Requested calls: submit, list, look, cancel.")
+        routes.call(
+            "POST",
+            "/v1/tasks",
+            self.submit_task,
+            body=TaskBody,
+            returns=SubmitAnswer,
+            status=201,
+            errors=(400, 404, 429),
+        )
+        routes.call(
+            "POST",
+            "/v1/tasks:batch",
+            self.submit_batch,
+            body=BatchBody,
+            returns=BatchAnswer,
+            status=201,
+            errors=(400, 404, 429),
+        )
+        routes.call("GET", "/v1/tasks", self.list_tasks, query=TaskQuery, returns=TaskList)
+        routes.call("GET", "/v1/tasks/<task_id>", self.get_task, returns=TaskAnswer, errors=(404, 410))
+        routes.call("POST", "/v1/tasks/<task_id>/cancel", self.cancel_task, returns=StatusAnswer, errors=(404, 410))
+        return routes
+
+    def submit_task(self, body: Fields) -> flask.Response:
+        """Submit one task, and perhaps wait for its result.
+
+        With `wait_s` the answer has `status` and `result`, as `GET /result/<id>?wait=` would give them. When no place
+        for a waiting request is free, or the store went away after it had accepted, it has the id only: go on there.
+        """
+        context = self._context
+        spec = task_spec(context.ids.new(1)[0], body)
+        wait_s = context.waiting.bounded_s(body["wait_s"])
+        if wait_s == 0:
+            return answer({"task_id": self._submit(spec)}, 201)
+        with context.waiting.permit() as allowed:
+            if not allowed:
+                return answer({"task_id": self._submit(spec)}, 201)
+            return answer(self._submit_and_wait(spec, wait_s), 201)
+
+    def submit_batch(self, body: Fields) -> flask.Response:
+        """Submit many tasks at once: all, or none.
+
+        The ids in the answer are in the order of the tasks.
+        """
+        context, items = self._context, body["tasks"]
+        specs = self._batches.specs(context.ids.new(len(items)), items)
+        return answer({"task_ids": context.store.submit(specs, context.settings.queue_max)}, 201)
+
+    def list_tasks(self, query: Fields) -> flask.Response:
+        """List tasks, newest first, a page at a time.
+
+        A page may be short and still have a cursor; the last page has none.
+        """
+        where = TaskFilter(
+            status=Status(query["status"]) if "status" in query else None,
+            function_id=FunctionId(query["function"]) if "function" in query else None,
+            group=query.get("group"),
+            tag=query.get("tag"),
+        )
+        try:
+            page = self._context.store.list_tasks(where, query.get("cursor"), query["limit"])
+        except ValueError:
+            raise invalid("the query", {"cursor": "Is not one that a page before this has given."}) from None
+        return answer({"tasks": page.tasks, "cursor": page.cursor})
+
+    def get_task(self, task_id: str) -> flask.Response:
+        """Return the whole record of a task: every attempt, its worker and times, and why it ended."""
+        known_id = path_task_id(task_id)
+        record = self._context.store.tasks([known_id])[0]
+        if record is None:
+            raise self._context.absent(known_id)
+        return answer(record)
+
+    def cancel_task(self, task_id: str) -> flask.Response:
+        """Cancel a task: at once when it is queued, by killing its slot when it runs.
+
+        Repeating it changes nothing, and a task that has ended stays as it is. The answer has the status after this
+        call: a RUNNING task becomes CANCELLED a moment later.
+        """
+        known_id = path_task_id(task_id)
+        status = self._context.store.cancel([known_id])[0]
+        if status is None:
+            raise self._context.absent(known_id)
+        return answer({"task_id": known_id, "status": status})
+
+    def _submit(self, spec: TaskSpec) -> TaskId:
+        return self._context.store.submit([spec], self._context.settings.queue_max)[0]
+
+    def _submit_and_wait(self, spec: TaskSpec, wait_s: float) -> Fields:
+        """Submit as somebody who has a permit to wait. The waiter is registered first, so no read is needed before."""
+        context = self._context
+        with context.hub.waiter([spec.task_id]) as waiter:
+            task_id = self._submit(spec)
+            known = ResultRecord(task_id=task_id, status=Status.QUEUED)
+
+            def read(_: object = None) -> bool:
+                nonlocal known
+                known = context.store.results([task_id])[0] or known
+                return known.status in TERMINAL
+
+            try:
+                if task_id == spec.task_id:
+                    context.waiting.follow(waiter, wait_s, read, client_gone)
+                elif not read():  # its idempotency key is that of an earlier task
+                    with context.hub.waiter([task_id]) as earlier:
+                        context.waiting.follow(earlier, wait_s, read, client_gone)
+            except StoreUnavailable as error:
+                _log.warning("accepted %s, and the store went away: %s", task_id, error)
+                return {"task_id": task_id}
+        return dict(result_body(known))

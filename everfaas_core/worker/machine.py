@@ -1,0 +1,308 @@
+"""The worker's machine: decides which slot runs what. `step(now, events) -> actions`.
+
+Pure: no clock, no I/O, no randomness. The host carries the actions out and tells what came of them. Each attempt that
+was accepted is reported exactly once. A slot that dies ends the one task it had begun; what waited behind it is fed to
+another slot, or given back, without losing an attempt.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from everfaas_core.model.ids import FunctionId
+from everfaas_core.model.states import Cause
+from everfaas_core.wire.messages import Held, Outcome, TaskItem
+from everfaas_core.worker import actions as do
+from everfaas_core.worker import events as ev
+from everfaas_core.worker.slot_state import BROKEN_STARTS, Phase, SlotState
+
+DEPTH: Final = 1
+"""Tasks that a slot is fed at a time. One: a task never waits behind a long one. See `Machine._room`."""
+
+WAITING_MAX: Final = 10_000
+"""Tasks that wait for a slot or for code; what comes beyond it is given back at once."""
+
+
+def held(item: TaskItem) -> Held:
+    """Return the key of an attempt."""
+    return item.task_id, item.attempt
+
+
+class Machine:
+    """See the module. One instance, one thread; `now` is monotonic seconds and never goes back."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = [SlotState(index) for index in range(slots)]
+        self.draining = False
+        self.accepted = 0
+        self.granted = 0
+        self._attempts: dict[Held, SlotState | None] = {}  # accepted and not reported; None: not fed
+        self._items: dict[Held, TaskItem] = {}
+        self._waiting: deque[TaskItem] = deque()
+        self._lacking: dict[FunctionId, list[TaskItem]] = {}
+        self._kept: list[TaskItem] = []  # came while draining: leaves with the Bye
+        self._returned = 0  # tasks given back because they came while draining
+        self._refed: set[Held] = set()  # fed a second time because the slot lacked the code
+        self._cancelled: set[Held] = set()  # to be killed as soon as they are a slot's current task
+        self._codes: set[FunctionId] = set()
+        self._out: list[do.Action] = []
+
+    # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def running(self) -> list[Held]:
+        """Return all attempts accepted and not reported."""
+        return list(self._attempts)
+
+    def unbegun(self) -> list[Held]:
+        """Return the attempts that no slot has begun, as far as is known here."""
+        return [
+            key for key, slot in self._attempts.items() if slot is None or (slot.queue and held(slot.queue[0]) != key)
+        ]
+
+    def idle(self) -> bool:
+        """Tell whether nothing runs or waits to run; what came too late in a drain does not count."""
+        return len(self._attempts) == len(self._kept)
+
+    def in_use(self) -> set[FunctionId]:
+        """Return the functions of all attempts: their code has to stay."""
+        return {item.function_id for item in self._items.values()}
+
+    def ready(self) -> bool:
+        """Tell whether a slot would run a task at once."""
+        return any(self._room(slot) > 0 for slot in self.slots)
+
+    def next_timer(self) -> float | None:
+        """Return the instant at which `step` has to be called at the latest, or None."""
+        return min((slot.due for slot in self.slots if slot.due is not None), default=None)
+
+    def step(self, now: float, events: Iterable[ev.Event]) -> list[do.Action]:
+        """Take in what has happened, and return what is to be done, in order."""
+        for event in events:
+            self._take(now, event)
+        self._pass_time(now)
+        self._place(now)
+        self._note_credit()
+        out, self._out = self._out, []
+        return out
+
+    def _take(self, now: float, event: ev.Event) -> None:
+        match event:
+            case ev.SlotSaid(index, outcome):
+                self._on_said(now, self.slots[index], outcome)
+            case ev.Offered(items):
+                for item in items:
+                    self._on_offered(item)
+            case ev.SlotUp(index):
+                if self.slots[index].phase is Phase.STARTING:
+                    self.slots[index].move(Phase.LIVE)
+                    self.slots[index].due = None
+            case ev.SlotDown(index, reason, begun):
+                self._on_down(now, self.slots[index], reason, begun)
+            case ev.CodeArrived(functions):
+                self._codes.update(functions)
+                for function_id in functions:
+                    self._waiting.extend(self._lacking.pop(function_id, ()))
+            case ev.CodeDropped(functions):
+                self._codes.difference_update(functions)
+            case ev.KillAsked(items):
+                for key in items:
+                    self._on_kill(key)
+            case ev.Drained():
+                self._on_drained()
+
+    # ── tasks come ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_offered(self, item: TaskItem) -> None:
+        key = held(item)
+        if key in self._attempts:
+            return  # repeated
+        self.accepted += 1
+        self._attempts[key] = None
+        self._items[key] = item
+        if self.draining:
+            self._turn_away(item)
+        elif len(self._attempts) > WAITING_MAX + len(self.slots):
+            self._report(key, Cause.GIVEN_BACK, "the worker has too many tasks waiting")
+        elif item.function_id in self._codes:
+            self._waiting.append(item)
+        else:
+            if item.function_id not in self._lacking:
+                self._out.append(do.Need((item.function_id,)))
+            self._lacking.setdefault(item.function_id, []).append(item)
+
+    def _turn_away(self, item: TaskItem) -> None:
+        """Give back what comes while draining; but after a slotful keep it, for a dispatcher might send it for ever."""
+        if self._returned < len(self.slots):
+            self._returned += 1
+            self._report(held(item), Cause.GIVEN_BACK, "the worker is draining")
+        else:
+            self._kept.append(item)
+
+    def _on_drained(self) -> None:
+        if self.draining:
+            return
+        self.draining = True
+        unfed = [key for key, slot in self._attempts.items() if slot is None]
+        self._waiting.clear()
+        self._lacking.clear()
+        for key in unfed:
+            self._report(key, Cause.GIVEN_BACK, "the worker is draining")
+
+    def _place(self, now: float) -> None:
+        while self._waiting:
+            item = self._waiting[0]
+            slot = self._choose(item.function_id)
+            if slot is None:
+                self._return_if_broken()
+                return
+            self._waiting.popleft()
+            self._attempts[held(item)] = slot
+            slot.queue.append(item)
+            self._out.append(do.Feed(slot.index, item, not slot.hold(item.function_id)))
+            if len(slot.queue) == 1:
+                slot.begin_current(now)
+
+    def _choose(self, function_id: FunctionId) -> SlotState | None:
+        """Return a slot with room, if there is one that holds the function, that."""
+        chosen = None
+        for slot in self.slots:
+            if self._room(slot) > 0:
+                if function_id in slot.functions:
+                    return slot
+                chosen = chosen or slot
+        return chosen
+
+    def _room(self, slot: SlotState) -> int:
+        """Return how many tasks a slot would take now. The one place that knows how deep slots are fed."""
+        return DEPTH - len(slot.queue) if slot.phase is Phase.LIVE else 0
+
+    def _note_credit(self) -> None:
+        """Raise the credit to what could be accepted now. It is a promise: never taken back."""
+        if not self.draining:
+            unfed = len(self._waiting) + sum(len(items) for items in self._lacking.values())
+            free = sum(self._room(slot) for slot in self.slots) - unfed
+            self.granted = max(self.granted, self.accepted + max(free, 0))
+
+    def _return_if_broken(self) -> None:
+        """When no slot will start any more for now, keep nothing waiting for it."""
+        if all(slot.phase is Phase.DOWN and slot.failed_starts >= BROKEN_STARTS for slot in self.slots):
+            waiting, self._waiting = self._waiting, deque()
+            for item in waiting:
+                self._report(held(item), Cause.GIVEN_BACK, "the worker's slots can't be started")
+
+    # ── attempts end ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _on_said(self, now: float, slot: SlotState, outcome: Outcome) -> None:
+        if slot.phase is Phase.DOWN or slot.doom is Cause.DEADLINE:
+            return  # a result after the deadline counts no more
+        item = slot.queue[0] if slot.queue else None
+        if item is None or held(item) != (outcome.task_id, outcome.attempt):
+            self._kill_slot(slot)  # it answers for a task it was not given
+            return
+        slot.queue.popleft()
+        slot.ended += 1
+        if slot.doom is not None:
+            slot.doom = Cause.GIVEN_BACK  # killed for a task that ended first: nobody else is to blame
+        if outcome.cause is Cause.GIVEN_BACK:
+            self._feed_again(slot, item)
+        else:
+            self._forget(held(item))
+            self._out.append(do.Report(outcome))
+        if slot.phase is Phase.LIVE:
+            slot.begin_current(now)
+            if slot.queue and held(slot.queue[0]) in self._cancelled:
+                self._doom(slot, Cause.CANCELLED)
+
+    def _feed_again(self, slot: SlotState, item: TaskItem) -> None:
+        """The slot lacked the code: feed the task once more, with it."""
+        key = held(item)
+        slot.functions.pop(item.function_id, None)
+        if key in self._refed:
+            self._report(key, Cause.SLOT_CRASHED, "a slot did not keep the code that it was sent")
+            return
+        self._refed.add(key)
+        self._put_back([item])
+
+    def _on_down(self, now: float, slot: SlotState, reason: str, begun: int | None) -> None:
+        if slot.phase is Phase.DOWN:
+            return
+        doom = slot.doom
+        queue = slot.bury(now, began=bool(slot.queue) if begun is None else begun > 0)
+        if self.draining:
+            slot.due = None
+        if queue and doom in (Cause.DEADLINE, Cause.CANCELLED):
+            timeout_s = queue[0].timeout_s or 0.0
+            text = f"exceeded deadline of {timeout_s:g} s" if doom is Cause.DEADLINE else "cancelled"
+            self._report(held(queue.pop(0)), doom, text)
+        elif queue and doom is None and (begun is None or begun > slot.ended):
+            self._report(held(queue.pop(0)), Cause.SLOT_CRASHED, reason)
+        self._put_back(queue)
+
+    def _put_back(self, items: list[TaskItem]) -> None:
+        """Put fed tasks that never began before all that wait."""
+        for item in reversed(items):
+            key = held(item)
+            self._attempts[key] = None
+            if key in self._cancelled:
+                self._report(key, Cause.CANCELLED, "cancelled")
+            elif self.draining:
+                self._report(key, Cause.GIVEN_BACK, "the worker is draining")
+            elif item.function_id in self._codes:
+                self._waiting.appendleft(item)
+            else:
+                self._lacking.setdefault(item.function_id, []).insert(0, item)
+                self._out.append(do.Need((item.function_id,)))
+
+    def _on_kill(self, key: Held) -> None:
+        if key not in self._attempts:
+            return
+        slot = self._attempts[key]
+        if slot is None:
+            item = self._items[key]
+            if item in self._waiting:
+                self._waiting.remove(item)
+            elif item in self._kept:
+                self._kept.remove(item)
+            elif item in (lacking := self._lacking.get(item.function_id, [])):
+                lacking.remove(item)
+            self._report(key, Cause.CANCELLED, "cancelled")
+        elif held(slot.queue[0]) != key:
+            self._cancelled.add(key)
+        elif slot.doom is not Cause.DEADLINE:
+            self._doom(slot, Cause.CANCELLED)
+
+    def _doom(self, slot: SlotState, cause: Cause) -> None:
+        slot.doom = cause
+        self._kill_slot(slot)
+
+    def _kill_slot(self, slot: SlotState) -> None:
+        if slot.phase in (Phase.LIVE, Phase.STARTING):
+            slot.move(Phase.DYING)
+            slot.due = None
+            self._out.append(do.KillSlot(slot.index))
+
+    def _pass_time(self, now: float) -> None:
+        for slot in self.slots:
+            if slot.due is None or now < slot.due:
+                continue
+            if slot.phase is Phase.DOWN and not self.draining:
+                slot.start(now)
+                self._out.append(do.SpawnSlot(slot.index))
+            elif slot.phase is Phase.DOWN:
+                slot.due = None
+            elif slot.phase is Phase.STARTING:
+                self._kill_slot(slot)
+            elif slot.phase is Phase.LIVE:
+                self._doom(slot, Cause.DEADLINE)
+
+    def _report(self, key: Held, cause: Cause, reason: str) -> None:
+        self._forget(key)
+        self._out.append(do.Report(Outcome(key[0], key[1], cause, b"", reason)))
+
+    def _forget(self, key: Held) -> None:
+        del self._attempts[key]
+        del self._items[key]
+        self._refed.discard(key)
+        self._cancelled.discard(key)

@@ -1,0 +1,330 @@
+"""The worker's conversation with its dispatcher: what to say and do next, and when. No I/O, no clock of its own.
+
+A connection is begun with a Hello, and nothing else is said on it before the Welcome. Whenever the connection may be
+broken it is replaced and begun anew, so the dispatcher can take `held` as the truth: what it sent before and we do not
+list will never arrive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from everfaas_core.model.ids import DispatcherId, FunctionId, WorkerId
+from everfaas_core.model.states import Cause
+from everfaas_core.wire import messages as m
+from everfaas_core.wire.messages import Held, Outcome
+
+HELLO_S_FIRST: Final = 2.0
+HELLO_S_MAX: Final = 8.0
+"""A Hello that is not answered is said again on a new connection, after waits that double between these two."""
+
+REFUSED_S_MAX: Final = 5.0
+"""The longest wait before a worker that is refused again and again comes back."""
+
+FENCE_SHARE: Final = 0.75
+"""Of the liveness: a worker that was stopped for so long trusts nothing it was sent, and its slots are dead by then,
+before the dispatcher gives their tasks to others."""
+
+OUTCOMES_MAX: Final = 1_000
+"""Outcomes in one message."""
+
+RETAINED_BYTES_MAX: Final = 1024**3
+"""With more results than this waiting to be acknowledged, no new credit is granted."""
+
+
+class Identity(Struct, frozen=True, kw_only=True):
+    """What a Hello says of a worker, the same for all of its incarnations."""
+
+    mode: str
+    host: str
+    pid: int
+    slots: int
+    python: str
+    dill: str
+
+
+class Capacity(Protocol):
+    """What the session reads of the slots."""
+
+    @property
+    def granted(self) -> int:
+        """Cumulative credit since the start."""
+
+    @property
+    def accepted(self) -> int:
+        """Tasks accepted since the start."""
+
+    def running(self) -> Iterable[Held]:
+        """Attempts accepted and not reported."""
+
+
+class Say(Struct, frozen=True):
+    message: m.ToDispatcher
+
+
+class Reconnect(Struct, frozen=True):
+    """Replace the connection. What else has come in over the old one is void."""
+
+
+class Accept(Struct, frozen=True):
+    tasks: m.Tasks
+
+
+class StopAttempts(Struct, frozen=True):
+    items: tuple[Held, ...]
+
+
+class Drain(Struct, frozen=True):
+    """The dispatcher wants us to leave."""
+
+
+class Fence(Struct, frozen=True):
+    """Have the slots stopped when this process shows no life for so long."""
+
+    seconds: float
+
+
+class Leave(Struct, frozen=True):
+    """Give up, for this reason."""
+
+    reason: str
+
+
+class Note(Struct, frozen=True):
+    """Something that the operator may want to read."""
+
+    text: str
+
+
+Directive = Say | Reconnect | Accept | StopAttempts | Drain | Fence | Leave | Note
+
+
+class Phase(StrEnum):
+    JOINING = "joining"  # Hello said (or about to be), not answered
+    JOINED = "joined"
+
+
+class Session:
+    """See the module. Instants are monotonic seconds."""
+
+    def __init__(self, identity: Identity, capacity: Capacity, new_id: Callable[[], WorkerId]) -> None:
+        self._identity = identity
+        self._capacity = capacity
+        self._new_id = new_id
+        self.worker_id = new_id()
+        self.phase = Phase.JOINING
+        self.retained: dict[Held, Outcome] = {}  # outcomes until they are acknowledged
+        self._retained_bytes = 0
+        self._unsent: list[Held] = []
+        self._abandoned: set[Held] = set()  # attempts of an expelled incarnation: nobody wants their outcomes
+        self._lacking: set[FunctionId] = set()
+        self._base = 0  # tasks accepted before the last Hello: credit counts from there
+        self._granted = 0  # as last said, since the last Hello
+        self._hello_at = 0.0  # when to say Hello (again)
+        self._hello_wait_s = HELLO_S_FIRST
+        self._refusals = 0
+        self._heard_at = 0.0
+        self._beat_at = 0.0
+        self._epoch = 0  # counts our Hellos
+        self._draining = False
+        self._welcome = m.Welcome(DispatcherId(""), 1.0, 3.0)  # replaced by the first one that comes
+
+    @property
+    def joined(self) -> bool:
+        """Whether the dispatcher has welcomed us, and is not known to be gone."""
+        return self.phase is Phase.JOINED
+
+    @property
+    def liveness_s(self) -> float:
+        """The silence that means lost, as the dispatcher sets it."""
+        return self._welcome.liveness_s
+
+    # ── what comes in ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def heard(self, now: float, message: m.ToWorker) -> list[Directive]:
+        """Take in a message; return what is to be done."""
+        self._heard_at = now
+        match message:
+            case m.Welcome():
+                return self._on_welcome(now, message)
+            case m.Stranger():
+                return self._on_stranger(now)
+            case m.Refuse(_, reason, again):
+                return self._on_refuse(now, reason) if again else [Leave(reason)]
+            case m.Quit():
+                return [Drain()]
+            case m.Ack(items):
+                for key in items:
+                    if (outcome := self.retained.pop(key, None)) is not None:
+                        self._retained_bytes -= len(outcome.result)
+            case m.Tasks(items, functions, epoch) if self.joined:
+                self._lacking.difference_update(item.function_id for item in functions)
+                ours = items if epoch == self._epoch else ()
+                known = tuple(item for item in ours if (item.task_id, item.attempt) not in self.retained)
+                return [Accept(m.Tasks(known, functions))]
+            case m.Kill(items) if self.joined:
+                return self._on_kill(items)
+            case _:
+                pass  # a Pulse; or something from before the Welcome, which the dispatcher knows to be lost
+        return []
+
+    def _on_welcome(self, now: float, welcome: m.Welcome) -> list[Directive]:
+        if self.joined:
+            return []
+        self._welcome = welcome
+        self.phase = Phase.JOINED
+        self._hello_wait_s, self._refusals = HELLO_S_FIRST, 0
+        self._unsent = list(self.retained)
+        self._beat_at = now + welcome.heartbeat_s
+        say: list[Directive] = [
+            Note(f"joined dispatcher {welcome.dispatcher_id} as {self.worker_id}"),
+            Fence(FENCE_SHARE * welcome.liveness_s),
+        ]
+        if self._draining:
+            say.append(Say(m.Draining()))
+        if self._lacking:
+            say.append(Say(m.Missing(tuple(self._lacking))))
+        return say
+
+    def overslept(self, now: float, gap_s: float) -> list[Directive]:
+        """Take note that this process was stopped for `gap_s`; called before anything that came meanwhile is heard."""
+        if not self.joined or gap_s < FENCE_SHARE * self._welcome.liveness_s:
+            return []
+        return [Note(f"this worker was stopped for {gap_s:.1f} s; reconnecting"), *self._begin_anew(now, 0.0)]
+
+    def drain(self) -> list[Directive]:
+        """Tell the dispatcher, now and after each Welcome, that we take no more."""
+        self._draining = True
+        return [Say(m.Draining())] if self.joined else []
+
+    def _on_stranger(self, now: float) -> list[Directive]:
+        if self.joined:  # tasks may be on their way to us: only a new connection makes sure that they never arrive
+            return self._begin_anew(now, 0.0)
+        return self._hello(now)
+
+    def _on_refuse(self, now: float, reason: str) -> list[Directive]:
+        """Come back as somebody else: whatever we hold was given to others."""
+        running = tuple(self._capacity.running())
+        self._abandoned.update(running)
+        self.retained.clear()
+        self._retained_bytes = 0
+        self._unsent.clear()
+        self._lacking.clear()
+        self.worker_id = self._new_id()
+        wait_s = min(0.1 * 2.0**self._refusals, REFUSED_S_MAX) if self._refusals else 0.0
+        self._refusals = min(self._refusals + 1, 16)
+        return [
+            Note(f"the dispatcher refused us ({reason}); coming back as {self.worker_id}"),
+            StopAttempts(running),
+            *self._begin_anew(now, wait_s),
+        ]
+
+    def _on_kill(self, items: tuple[Held, ...]) -> list[Directive]:
+        running = set(self._capacity.running())
+        for key in items:
+            if key not in running and key not in self.retained:  # it never arrived: nothing of it will run
+                self._retain(Outcome(key[0], key[1], Cause.CANCELLED, b"", "cancelled before it arrived"))
+        return [StopAttempts(tuple(key for key in items if key in running))]
+
+    def _begin_anew(self, now: float, wait_s: float) -> list[Directive]:
+        self.phase = Phase.JOINING
+        self._hello_at = now + wait_s
+        return [Reconnect(), *([] if wait_s else self._hello(now))]
+
+    def _hello(self, now: float) -> list[Directive]:
+        self._hello_at = now + self._hello_wait_s
+        self._epoch += 1
+        self._base = self._capacity.accepted
+        held = dict.fromkeys([*self._capacity.running(), *self.retained])
+        # What is abandoned still counts as running for a moment; the dispatcher has given it to others.
+        held = {key: None for key in held if key not in self._abandoned}
+        self._granted = max(self._capacity.granted - self._base, 0)
+        one = self._identity
+        return [
+            Say(
+                m.Hello(
+                    version=m.PROTOCOL_VERSION,
+                    worker_id=self.worker_id,
+                    mode=one.mode,
+                    host=one.host,
+                    pid=one.pid,
+                    slots=one.slots,
+                    granted=self._granted,
+                    python=one.python,
+                    dill=one.dill,
+                    held=tuple(held),
+                    epoch=self._epoch,
+                )
+            )
+        ]
+
+    # ── what goes out ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def ended(self, outcomes: Iterable[Outcome]) -> None:
+        """Take in outcomes; they are said with the next `tick`, and kept until they are acknowledged."""
+        for outcome in outcomes:
+            key = (outcome.task_id, outcome.attempt)
+            if key in self._abandoned:
+                self._abandoned.discard(key)
+            else:
+                self._retain(outcome)
+
+    def _retain(self, outcome: Outcome) -> None:
+        key = (outcome.task_id, outcome.attempt)
+        self.retained[key] = outcome
+        self._retained_bytes += len(outcome.result)
+        self._unsent.append(key)
+
+    def lacks(self, functions: Iterable[FunctionId]) -> list[Directive]:
+        """Ask for code."""
+        missing = tuple(functions)
+        self._lacking.update(missing)
+        return [Say(m.Missing(missing))] if missing and self.joined else []
+
+    def tick(self, now: float) -> list[Directive]:
+        """Do what is due; called in every turn, after all else."""
+        if not self.joined:
+            if now < self._hello_at:
+                return []
+            first = self._hello_at == 0.0
+            self._hello_wait_s = HELLO_S_FIRST if first else min(2 * self._hello_wait_s, HELLO_S_MAX)
+            return self._hello(now) if first else [Reconnect(), *self._hello(now)]
+        if now >= self._heard_at + self._welcome.liveness_s:
+            silent_s = now - self._heard_at
+            return [Note(f"the dispatcher was silent for {silent_s:.1f} s; reconnecting"), *self._begin_anew(now, 0.0)]
+        return self._news(now)
+
+    def _news(self, now: float) -> list[Directive]:
+        """Say what has ended and what new credit there is, in one message; or that we live, when that is due."""
+        granted = max(self._granted, self._credit())
+        unsent = [self.retained[key] for key in self._unsent if key in self.retained]
+        self._unsent.clear()
+        starts = range(0, len(unsent), OUTCOMES_MAX)
+        say: list[Directive] = [Say(m.Outcomes(tuple(unsent[at : at + OUTCOMES_MAX]), granted)) for at in starts]
+        if now >= self._beat_at or (granted > self._granted and not say):
+            say.append(Say(m.Beat(granted)))  # only a Beat is answered by a Pulse
+            self._beat_at = now + self._welcome.heartbeat_s
+        self._granted = granted
+        return say
+
+    def _credit(self) -> int:
+        if self._retained_bytes > RETAINED_BYTES_MAX:
+            return 0  # `_news` never says less than before
+        return self._capacity.granted - self._base
+
+    def next_timer(self) -> float:
+        """Return the instant at which `tick` has to be called at the latest."""
+        if not self.joined:
+            return self._hello_at
+        if self._unsent:
+            return 0.0
+        return min(self._beat_at, self._heard_at + self._welcome.liveness_s)
+
+    def returned(self, unbegun: Iterable[Held]) -> tuple[Held, ...]:
+        """Return what a Bye lists: attempts that never began, as far as the dispatcher has not acknowledged that."""
+        given_back = [key for key, outcome in self.retained.items() if outcome.cause is Cause.GIVEN_BACK]
+        return tuple(dict.fromkeys([*given_back, *(key for key in unbegun if key not in self._abandoned)]))

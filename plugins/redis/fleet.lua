@@ -1,0 +1,12 @@
+-- What is queued, and the dispatchers whose lease is valid.
+-- ARGV: prefix, '1' for the reports too. Returns {queued, dispatchers, slots, report …}.
+local names = call('ZRANGE', P .. 'dispatchers', '(' .. now, '+inf', 'BYSCORE')
+local reply = { queued(), #names, 0 }
+for _, name in ipairs(names) do
+  local v = call('HMGET', P .. 'fleet:' .. name, 'n', ARGV[2] == '1' and 'r' or 'n')
+  reply[3] = reply[3] + tonumber(v[1] or 0)
+  if ARGV[2] == '1' and v[2] then
+    reply[#reply + 1] = v[2]
+  end
+end
+return reply

@@ -1,0 +1,117 @@
+"""The store's replies as records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from everfaas_core.model.ids import FunctionId, TaskId, WorkerId
+from everfaas_core.model.records import (
+    AdoptedTask,
+    AttemptRecord,
+    ClaimedTask,
+    FunctionOptions,
+    FunctionRecord,
+    TaskRecord,
+)
+from everfaas_core.model.states import Cause, Status
+
+CLAIMED_VALUES: Final = 10  # what `describe` in prelude.lua gives of a task
+ATTEMPTS_KEPT: Final = 100  # of one task, in its timeline; older ones are dropped
+
+_options: Final = msgspec.msgpack.Decoder(FunctionOptions)
+_tags: Final = msgspec.msgpack.Decoder(tuple[str, ...])
+
+
+def claimed(rows: Sequence[Any]) -> Iterator[ClaimedTask]:
+    """Read tasks from a flat reply."""
+    for i in range(0, len(rows), CLAIMED_VALUES):
+        task, function, payload, attempt, charged, priority, most, backoff, timeout, rest = rows[i : i + CLAIMED_VALUES]
+        yield ClaimedTask(
+            task_id=TaskId(task.decode()),
+            function_id=FunctionId(function.decode()),
+            payload=payload,
+            attempt=int(attempt),
+            charged=int(charged),
+            priority=int(priority),
+            max_attempts=int(most),
+            retry_backoff_s=float(backoff or 0),
+            timeout_s=float(timeout) if timeout else None,
+            remaining_s=int(rest) / 1000 if rest else None,
+        )
+
+
+def adopted(rows: Sequence[Any]) -> Iterator[AdoptedTask]:
+    """Read tasks, each with its worker in front, from a flat reply."""
+    for i in range(0, len(rows), CLAIMED_VALUES + 1):
+        (task,) = claimed(rows[i + 1 : i + 1 + CLAIMED_VALUES])
+        yield AdoptedTask(task=task, worker=WorkerId(rows[i].decode()))
+
+
+def functions(ids: Sequence[FunctionId], rows: Sequence[Any]) -> list[FunctionRecord | None]:
+    """Read functions from a flat reply of four values each."""
+    found: list[FunctionRecord | None] = []
+    for function_id, i in zip(ids, range(0, len(rows), 4), strict=True):
+        name, payload, options, created = rows[i : i + 4]
+        if name is None:
+            found.append(None)
+            continue
+        record = FunctionRecord(
+            function_id=function_id,
+            name=name.decode(),
+            payload=payload,
+            options=_options.decode(options),
+            created_ms=int(created),
+        )
+        found.append(record)
+    return found
+
+
+def task(task_id: TaskId, row: Sequence[Any] | None) -> TaskRecord | None:
+    """Read one record from the reply of records.lua."""
+    if row is None:
+        return None
+    status, function, sub, priority, most, due, deadline, timeout, group, tags = row[:10]
+    ended, expires, cause, error, cancel, _attempt, payload_size, result_size, name, first = row[10:20]
+    return TaskRecord(
+        task_id=task_id,
+        function_id=FunctionId(function.decode()),
+        function_name=name.decode(),
+        status=Status(status.decode()),
+        submitted_ms=int(sub),
+        priority=int(priority),
+        max_attempts=int(most),
+        payload_size_bytes=payload_size,
+        not_before_ms=int(due) if due else None,
+        deadline_ms=int(deadline) if deadline else None,
+        timeout_s=float(timeout) if timeout else None,
+        group=group.decode() if group is not None else None,
+        tags=_tags.decode(tags) if tags else (),
+        attempts=tuple(_attempts(first, row[20:])),
+        ended_ms=int(ended) if ended else None,
+        expires_ms=int(expires) if expires else None,
+        cause=Cause(cause.decode()) if cause else None,
+        error=error.decode() if error else None,
+        result_size_bytes=result_size,
+        cancel_requested=bool(cancel),
+    )
+
+
+def _attempts(first: int, row: Sequence[bytes | None]) -> Iterator[AttemptRecord]:
+    for i in range(0, len(row), 2):
+        start, end = row[i], row[i + 1]
+        if start is None:
+            continue
+        leased, started, worker = start.decode().split("|", 2)
+        ended, cause, run = end.decode().split("|") if end else ("", "", "")
+        yield AttemptRecord(
+            attempt=first + i // 2,
+            worker=WorkerId(worker),
+            leased_ms=int(leased),
+            started_ms=int(started),
+            ended_ms=int(ended) if ended else None,
+            cause=Cause(cause) if cause else None,
+            run_s=float(run) if run else None,
+        )

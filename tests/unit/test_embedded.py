@@ -1,0 +1,226 @@
+"""The embedded store as a process: its data, its lock, its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from everfaas_core.embedded import EmbeddedStore, default_data_dir
+from everfaas_core.embedded import binary as binary_module
+from everfaas_core.model.errors import ConfigError, PortInUse, StoreRefused, StoreUnavailable
+from everfaas_core.model.ids import FunctionId, TaskId
+from everfaas_core.model.records import FunctionOptions, FunctionRecord, TaskSpec
+from everfaas_core.testing.servers import free_port
+from everfaas_plugins.redis.store import RedisStore
+
+TASK = TaskId("00000000-0000-8000-8000-000000000001")
+
+
+def eventually(check: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not check():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def submit(url: str) -> None:
+    store = RedisStore(url)
+    record = FunctionRecord(function_id=FunctionId("f"), name="f", payload=b"", options=FunctionOptions())
+    store.put_function(record)
+    store.submit([TaskSpec(task_id=TASK, function_id=FunctionId("f"), payload=b"p")], 10)
+    store.close()
+
+
+def status(url: str) -> str | None:
+    store = RedisStore(url)
+    try:
+        return store.statuses([TASK])[0]
+    finally:
+        store.close()
+
+
+def test_data_survives_a_restart(tmp_path: Path) -> None:
+    with EmbeddedStore(tmp_path / "data") as store:
+        submit(store.url)
+        first = store.pid
+    with EmbeddedStore(tmp_path / "data") as store:
+        assert store.pid != first
+        assert status(store.url) == "QUEUED"
+
+
+def test_data_survives_a_kill_and_the_address_stays(tmp_path: Path) -> None:
+    with EmbeddedStore(tmp_path / "data") as store:
+        url = store.url
+        submit(url)
+        assert store.poll() is None
+        assert store.wait(0.01) is None
+        assert store.pid is not None
+        os.kill(store.pid, signal.SIGKILL)
+        assert store.wait(10.0) == -signal.SIGKILL
+        assert store.poll() == -signal.SIGKILL
+        assert store.pid is None
+        assert store.start() == url
+        assert store.start() == url
+        assert status(url) == "QUEUED"
+
+
+def test_a_tail_cut_off_by_a_crash_is_dropped(tmp_path: Path) -> None:
+    with EmbeddedStore(tmp_path / "data") as store:
+        submit(store.url)
+        assert store.pid is not None
+        os.kill(store.pid, signal.SIGKILL)
+        store.wait()
+        (log,) = (tmp_path / "data" / "appendonlydir").glob("*.incr.aof")
+        with log.open("ab") as file:
+            file.write(b"*3\r\n$3\r\nSET\r\n$1\r\nx\r\n$5\r\nab")
+        store.start()
+        assert status(store.url) == "QUEUED"
+
+
+def test_one_store_at_a_time_uses_a_directory(tmp_path: Path) -> None:
+    with EmbeddedStore(tmp_path / "data"), pytest.raises(ConfigError, match=f"in use by process {os.getpid()}"):
+        EmbeddedStore(tmp_path / "data").start()
+    with EmbeddedStore(tmp_path / "data") as store:
+        assert store.pid
+
+
+def test_it_dies_with_its_parent_and_gives_the_directory_free(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    code = f"""
+import sys, time
+from everfaas_core.embedded import EmbeddedStore
+store = EmbeddedStore({str(data)!r})
+store.start()
+print(store.pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        server = int(parent.stdout.readline())
+        with pytest.raises(ConfigError, match=f"in use by process {parent.pid}"):
+            EmbeddedStore(data).start()
+        parent.kill()
+        parent.wait()
+        with EmbeddedStore(data) as store:  # at once: it waits for what is dying
+            assert store.pid != server
+    eventually(lambda: not psutil.pid_exists(server) or psutil.Process(server).status() == psutil.STATUS_ZOMBIE)
+
+
+def test_a_long_path_gets_a_short_socket_that_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/tmp")
+    data = tmp_path / ("d" * 60) / "with space and ünicode"
+    data.mkdir(parents=True)
+    with EmbeddedStore(data) as store:
+        assert status(store.url) is None
+        path = Path(store.url.removeprefix("unix://"))
+        assert len(str(path)) < 100
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert not path.parent.exists()
+    with EmbeddedStore(data) as store:
+        assert store.url == f"unix://{path}"  # kills leave no trail of directories
+    path.parent.symlink_to(tmp_path)  # somebody else was there first
+    try:
+        with EmbeddedStore(data) as store:
+            assert str(path.parent) not in store.url
+            assert status(store.url) is None
+    finally:
+        path.parent.unlink()
+    assert (data / "appendonlydir").is_dir()
+
+
+def test_a_strange_path_is_no_trouble(tmp_path: Path) -> None:
+    data = tmp_path / 'it\'s a "dir" é'
+    with EmbeddedStore(data) as store:
+        submit(store.url)
+        assert status(store.url) == "QUEUED"
+        assert stat.S_IMODE(data.stat().st_mode) == 0o700
+    assert not (data / "valkey.sock").exists()
+
+
+def test_on_a_port_it_listens_on_loopback_only(tmp_path: Path) -> None:
+    port = free_port()
+    with EmbeddedStore(tmp_path / "data", port=port) as store:
+        assert store.url == f"redis://127.0.0.1:{port}/0"
+        assert status(store.url) is None
+        assert store.pid is not None
+        listening = [c for c in psutil.Process(store.pid).net_connections() if c.status == psutil.CONN_LISTEN]
+        assert [c.laddr for c in listening] == [("127.0.0.1", port)]
+        with pytest.raises(PortInUse, match=str(port)):
+            EmbeddedStore(tmp_path / "other", port=port).start()
+    with EmbeddedStore(tmp_path / "data", port=port) as store:
+        assert store.pid
+
+
+def test_on_a_socket_it_listens_on_no_port(tmp_path: Path) -> None:
+    with EmbeddedStore(tmp_path / "data") as store:
+        assert store.pid is not None
+        assert psutil.Process(store.pid).net_connections() == []
+
+
+def test_a_port_that_another_program_has(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(PortInUse):
+            EmbeddedStore(tmp_path / "data", port=taken.getsockname()[1]).start()
+    with EmbeddedStore(tmp_path / "data"):  # the lock was given back
+        pass
+
+
+def test_ctrl_c_is_not_for_the_server(tmp_path: Path) -> None:
+    with EmbeddedStore(tmp_path / "data") as store:
+        assert store.pid is not None
+        assert os.getpgid(store.pid) != os.getpgid(0)
+
+
+def test_a_server_that_does_not_listen_to_reason_is_killed(tmp_path: Path) -> None:
+    store = EmbeddedStore(tmp_path / "data")
+    store.start()
+    assert store.pid is not None
+    server = psutil.Process(store.pid)
+    server.suspend()
+    store.stop(timeout_s=0.2)
+    assert not server.is_running()
+    store.stop()
+
+
+def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "appendonlydir").write_text("in the way")
+    with pytest.raises(StoreUnavailable, match="appendonly") as caught:
+        EmbeddedStore(data).start()
+    assert "valkey.log" in str(caught.value)
+
+
+def test_what_is_not_a_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="--data"):
+        EmbeddedStore(tmp_path / "file").start()
+    with pytest.raises(ConfigError, match="everysec"):
+        EmbeddedStore(tmp_path, fsync="sometimes")
+
+
+def test_a_platform_without_a_binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(binary_module, "_NAME", "no-such-binary")
+    with pytest.raises(StoreRefused, match="--store redis://"):
+        EmbeddedStore(tmp_path / "data").start()
+
+
+def test_the_default_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", "/somewhere")
+    assert default_data_dir() == Path("/somewhere/everfaas")
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    assert default_data_dir() == Path("/home/me/.local/state/everfaas")

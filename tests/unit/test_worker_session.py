@@ -1,0 +1,273 @@
+"""What a worker says to its dispatcher, and when, on a clock of the test's."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TypeVar
+
+import pytest
+from msgspec import Struct
+
+from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
+from everfaas_core.model.states import Cause
+from everfaas_core.wire import messages as m
+from everfaas_core.wire.messages import Held, Outcome
+from everfaas_core.worker import session as s
+
+WELCOME = m.Welcome(DispatcherId("d"), 1.0, 3.0)
+T = TypeVar("T")
+
+
+class Slots(Struct):
+    """The capacity that a session sees."""
+
+    granted: int = 0
+    accepted: int = 0
+    held: list[Held] = []
+
+    def running(self) -> list[Held]:
+        return list(self.held)
+
+
+@pytest.fixture
+def slots() -> Slots:
+    return Slots(granted=4)
+
+
+@pytest.fixture
+def session(slots: Slots) -> s.Session:
+    names = itertools.count(1)
+    identity = s.Identity(mode="pull", host="h", pid=1, slots=4, python="3.11.0", dill="0.4")
+    return s.Session(identity, slots, lambda: WorkerId(f"w{next(names)}"))
+
+
+def said(directives: list[s.Directive], kind: type[T]) -> list[T]:
+    return [one.message for one in directives if isinstance(one, s.Say) and isinstance(one.message, kind)]
+
+
+def join(session: s.Session, now: float = 100.0) -> m.Hello:
+    (hello,) = said(session.tick(now), m.Hello)
+    session.heard(now, WELCOME)
+    assert session.joined
+    return hello
+
+
+def outcome(number: int, cause: Cause = Cause.OK) -> Outcome:
+    return Outcome(TaskId(f"t{number}"), 1, cause, b"r")
+
+
+def reconnects(directives: list[s.Directive]) -> bool:
+    return any(isinstance(one, s.Reconnect) for one in directives)
+
+
+def test_it_says_who_it_is_first(session: s.Session) -> None:
+    hello = join(session)
+    assert (hello.version, hello.worker_id, hello.mode) == (m.PROTOCOL_VERSION, "w1", "pull")
+    assert (hello.slots, hello.granted, hello.held) == (4, 4, ())
+
+
+def test_without_an_answer_it_begins_anew_ever_more_slowly_and_for_ever(session: s.Session) -> None:
+    now, waits = 100.0, []
+    session.tick(now)
+    for _ in range(6):
+        due = session.next_timer()
+        waits.append(due - now)
+        now = due
+        directives = session.tick(now)
+        assert reconnects(directives)
+        assert len(said(directives, m.Hello)) == 1
+    assert waits == [2.0, 4.0, 8.0, 8.0, 8.0, 8.0]
+
+
+def test_nothing_is_said_or_heard_before_the_welcome(session: s.Session) -> None:
+    session.tick(100.0)
+    session.ended([outcome(1)])
+    assert session.tick(100.5) == []
+    assert session.heard(100.5, m.Tasks(())) == []
+    assert session.heard(100.5, m.Kill(())) == []
+
+
+def test_a_connection_that_came_back_before_the_welcome_gets_another_hello(session: s.Session) -> None:
+    session.tick(100.0)
+    directives = session.heard(100.1, m.Stranger())
+    assert len(said(directives, m.Hello)) == 1
+    assert not reconnects(directives)
+
+
+def test_a_stranger_replaces_the_connection_and_presents_what_it_holds(session: s.Session, slots: Slots) -> None:
+    join(session)
+    slots.held, slots.accepted = [(TaskId("t2"), 3)], 2
+    session.ended([outcome(1)])
+    session.tick(100.1)
+    directives = session.heard(100.2, m.Stranger())
+    assert reconnects(directives)
+    (hello,) = said(directives, m.Hello)
+    assert hello.worker_id == "w1"
+    assert hello.held == (("t2", 3), ("t1", 1))
+    assert hello.granted == 2  # credit counts from the last Hello
+    session.heard(100.3, WELCOME)
+    assert said(session.tick(100.3), m.Outcomes)[0].items == (outcome(1),)
+
+
+def test_outcomes_and_credit_go_in_one_message_and_are_kept_until_acknowledged(
+    session: s.Session, slots: Slots
+) -> None:
+    join(session)
+    slots.accepted, slots.granted = 2, 6
+    session.ended([outcome(1), outcome(2)])
+    assert session.next_timer() == 0.0
+    (message,) = said(session.tick(100.1), m.Outcomes)
+    assert message == m.Outcomes((outcome(1), outcome(2)), 6)
+    assert session.tick(100.2) == []
+    assert set(session.retained) == {("t1", 1), ("t2", 1)}
+    session.heard(100.3, m.Ack((("t1", 1), ("unknown", 1))))
+    assert set(session.retained) == {("t2", 1)}
+
+
+def test_new_credit_is_said_at_once_and_the_heartbeat_when_due(session: s.Session, slots: Slots) -> None:
+    join(session)
+    assert session.tick(100.5) == []
+    slots.granted = 5
+    assert said(session.tick(100.6), m.Beat) == [m.Beat(5)]
+    assert session.next_timer() == pytest.approx(101.6)
+    session.heard(101.0, m.Pulse())
+    assert said(session.tick(101.6), m.Beat) == [m.Beat(5)]
+
+
+def test_it_beats_even_while_outcomes_flow(session: s.Session) -> None:
+    join(session)
+    beats = 0
+    for number in range(30):
+        now = 100.0 + number / 10
+        session.ended([outcome(number)])
+        beats += len(said(session.tick(now), m.Beat))
+        session.heard(now, m.Pulse())
+    assert beats == 2
+
+
+def test_no_new_credit_while_too_much_is_not_acknowledged(
+    session: s.Session, slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join(session)
+    monkeypatch.setattr(s, "RETAINED_BYTES_MAX", 1)
+    session.ended([outcome(1), outcome(2)])
+    slots.granted = 10
+    assert said(session.tick(100.1), m.Outcomes)[0].granted == 4
+    session.heard(100.2, m.Ack((("t1", 1),)))
+    assert said(session.tick(100.3), m.Beat) == [m.Beat(10)]
+
+
+def test_silence_means_the_connection_is_replaced(session: s.Session) -> None:
+    join(session)
+    session.heard(102.0, m.Pulse())
+    assert not reconnects(session.tick(104.9))
+    directives = session.tick(105.0)
+    assert reconnects(directives)
+    assert not session.joined
+    assert len(said(directives, m.Hello)) == 1
+
+
+def test_an_expelled_worker_stops_all_and_comes_back_as_another(session: s.Session, slots: Slots) -> None:
+    join(session)
+    slots.held, slots.accepted, slots.granted = [(TaskId("t1"), 1)], 3, 6
+    session.ended([outcome(2)])
+    directives = session.heard(101.0, m.Refuse("expired", "silent", True))
+    assert s.StopAttempts(((TaskId("t1"), 1),)) in directives
+    assert reconnects(directives)
+    (hello,) = said(directives, m.Hello)
+    assert (hello.worker_id, hello.held, hello.granted) == ("w2", (), 3)
+    session.heard(101.1, WELCOME)
+    slots.held = []
+    session.ended([outcome(1, Cause.CANCELLED)])
+    assert said(session.tick(101.2), m.Outcomes) == []
+    assert session.retained == {}
+
+
+def test_a_worker_that_is_refused_again_and_again_takes_its_time(session: s.Session) -> None:
+    now = 100.0
+    session.tick(now)
+    waits = []
+    for _ in range(9):
+        session.heard(now, m.Refuse("expired", "silent", True))
+        due = session.next_timer()
+        waits.append(round(due - now, 3))
+        now = due
+        session.tick(now)
+    assert waits[1] == 0.2
+    assert waits[-1] == s.REFUSED_S_MAX
+
+
+def test_a_final_refusal_ends_it(session: s.Session) -> None:
+    session.tick(100.0)
+    assert session.heard(100.1, m.Refuse("handshake", "wrong mode", False)) == [s.Leave("wrong mode")]
+
+
+def test_a_kill_of_what_never_arrived_is_answered(session: s.Session, slots: Slots) -> None:
+    join(session)
+    slots.held = [(TaskId("t1"), 1)]
+    session.ended([outcome(2)])
+    session.tick(100.1)
+    keys: tuple[Held, ...] = ((TaskId("t1"), 1), (TaskId("t2"), 1), (TaskId("t3"), 1))
+    assert session.heard(100.2, m.Kill(keys)) == [s.StopAttempts(keys[:1])]
+    (message,) = said(session.tick(100.2), m.Outcomes)
+    assert [(one.task_id, one.cause) for one in message.items] == [("t3", Cause.CANCELLED)]
+
+
+def test_missing_code_is_asked_for_again_after_a_reconnect(session: s.Session) -> None:
+    assert session.lacks([FunctionId("f")]) == []
+    session.tick(100.0)
+    assert said(session.heard(100.1, WELCOME), m.Missing) == [m.Missing((FunctionId("f"),))]
+    session.heard(100.2, m.Tasks((), (m.FunctionItem(FunctionId("f"), "f", b""),)))
+    session.heard(100.3, m.Stranger())
+    assert said(session.heard(100.4, WELCOME), m.Missing) == []
+
+
+def test_a_repeated_task_whose_outcome_is_kept_is_not_run_again(session: s.Session) -> None:
+    join(session)
+    session.ended([outcome(1)])
+    items = tuple(m.TaskItem(TaskId(f"t{number}"), 1, FunctionId("f"), b"") for number in (1, 2))
+    assert session.heard(100.1, m.Tasks(items, epoch=1)) == [s.Accept(m.Tasks(items[1:]))]
+
+
+def test_tasks_that_were_sent_for_an_earlier_hello_are_not_run(session: s.Session) -> None:
+    assert join(session).epoch == 1
+    session.heard(100.1, m.Stranger())
+    session.heard(100.2, WELCOME)
+    item = m.TaskItem(TaskId("t"), 1, FunctionId("f"), b"")
+    code = m.FunctionItem(FunctionId("f"), "f", b"")
+    assert session.heard(100.3, m.Tasks((item,), (code,), epoch=1)) == [s.Accept(m.Tasks((), (code,)))]
+    assert session.heard(100.4, m.Tasks((item,), epoch=2)) == [s.Accept(m.Tasks((item,)))]
+
+
+def test_a_worker_that_was_stopped_trusts_nothing_it_was_sent(session: s.Session) -> None:
+    join(session)
+    assert session.overslept(101.0, 1.0) == []
+    directives = session.overslept(103.0, s.FENCE_SHARE * WELCOME.liveness_s)
+    assert reconnects(directives)
+    assert said(directives, m.Hello)
+    assert not session.joined
+
+
+def test_the_slots_are_fenced_before_the_dispatcher_gives_up_on_us(session: s.Session) -> None:
+    session.tick(100.0)
+    (fence,) = [one for one in session.heard(100.0, WELCOME) if isinstance(one, s.Fence)]
+    assert 0 < fence.seconds < WELCOME.liveness_s
+
+
+def test_a_draining_worker_says_so_now_and_after_each_welcome(session: s.Session) -> None:
+    join(session)
+    assert said(session.drain(), m.Draining)
+    session.heard(100.1, m.Stranger())
+    assert said(session.heard(100.2, WELCOME), m.Draining)
+
+
+def test_many_outcomes_are_split(session: s.Session) -> None:
+    join(session)
+    session.ended([outcome(number) for number in range(s.OUTCOMES_MAX + 5)])
+    assert [len(message.items) for message in said(session.tick(100.1), m.Outcomes)] == [s.OUTCOMES_MAX, 5]
+
+
+def test_a_bye_lists_what_never_began(session: s.Session) -> None:
+    join(session)
+    session.ended([outcome(1), outcome(2, Cause.GIVEN_BACK)])
+    assert session.returned([(TaskId("t3"), 1)]) == (("t2", 1), ("t3", 1))
