@@ -78,7 +78,8 @@ class StoreHealth(Struct, frozen=True):
     """What a store says of itself. `dispatchers` and `slots` count only those whose lease is valid."""
 
     kind: str  # "valkey 9.1.2", "memory"
-    queued: int
+    queued: int  # tasks that wait, delayed ones too
+    ready: int  # of these, tasks that could be claimed now
     dispatchers: int
     slots: int
 
@@ -104,7 +105,10 @@ class Store(Protocol):
         """Return the functions, in order; None for an unknown one."""
 
     def list_functions(self, cursor: str | None, limit: int) -> tuple[Sequence[FunctionRecord], str | None]:
-        """Return up to `limit` functions, newest first, and the cursor of the next page (None: the last one)."""
+        """Return up to `limit` functions, newest first, and the cursor of the next page (None: the last one).
+
+        May raise ValueError for a cursor that is none of its own; so may `list_tasks`.
+        """
 
     # tasks, seen by clients
     def submit(self, specs: Sequence[TaskSpec], queue_max: int) -> Sequence[TaskId]:
@@ -112,7 +116,8 @@ class Store(Protocol):
 
         A spec whose `task_id` is stored already is left as it is. One whose `idempotency_key` is known answers with
         the id it got first. Fills defaults in from the function's options. Rings the bell of waiting dispatchers.
-        Raises UnknownFunction (its message names the id), or QueueFull when more than `queue_max` would be queued.
+        Raises UnknownFunction (its message names the id), QueueFull when more than `queue_max` would be queued, or
+        IdempotencyConflict when a key stands for a task with another function or payload.
         """
 
     def tasks(self, ids: Sequence[TaskId]) -> Sequence[TaskRecord | None]:
@@ -132,6 +137,20 @@ class Store(Protocol):
 
         Idempotent, a task that has ended stays as it is, None for an unknown one. A RUNNING task becomes CANCELLED
         when its slot is dead, or keeps its outcome if it ended first. The mark survives restarts.
+        """
+
+    def retry(self, task_id: TaskId, new_id: TaskId) -> TaskId | None:
+        """Submit the call of a task that has ended FAILED or CANCELLED once more, as a new task `new_id`.
+
+        A terminal record never changes, so a retry is a task of its own: same function, payload and options, no delay,
+        deadline, or idempotency key, and `retry_of` names the old one. Returns None if the task is unknown or expired,
+        its own id if it has not ended so, else `new_id`. Repeating the call with the same `new_id` changes nothing.
+        """
+
+    def drain_worker(self, worker_id: WorkerId) -> bool:
+        """Ask a worker to leave: its dispatcher learns of it with its next report. Returns False for an unknown one.
+
+        The mark is kept as long as the worker is in a report, and a while longer. Idempotent.
         """
 
     def fleet(self) -> Sequence[FleetReport]:
@@ -293,8 +312,14 @@ class Uplink(Protocol):
     def send(self, message: ToDispatcher) -> None:
         """Queue a message for the dispatcher; while not connected it may be dropped: the session repeats itself."""
 
-    def reconnect(self) -> None:
-        """Begin anew with a fresh connection and identity: whatever was queued is forgotten."""
+    def reconnect(self, url: str | None = None) -> None:
+        """Begin anew with a fresh connection and identity, to `url` if given: whatever was queued is forgotten."""
+
+    def absent(self) -> bool:
+        """Tell whether it is certain that nobody listens at the other end (the connection was refused). Takes ≤ 0.1 s.
+
+        False when in doubt: a silent network is no proof.
+        """
 
     def close(self) -> None:
         """Close everything. What was sent just before (a Bye) still gets up to a second to leave. Idempotent."""

@@ -55,6 +55,7 @@ class OptionsAnswer(Answer):
     timeout_s = fields.Float()
     max_attempts = fields.Integer()
     retry_backoff_s = fields.Float()
+    retry_on = fields.List(fields.String())
     priority = fields.Integer()
     result_ttl_s = fields.Float()
     python = fields.String()
@@ -109,6 +110,14 @@ class TaskAnswer(Answer):
     error = fields.String(required=True, allow_none=True)
     result_size_bytes = fields.Integer(required=True)
     cancel_requested = fields.Boolean(required=True)
+    retry_of = fields.UUID(
+        required=True, allow_none=True, metadata={"description": "The task whose call this one repeats."}
+    )
+
+
+class TaskRetried(Answer):
+    task_id = fields.UUID(required=True, metadata={"description": "The new task."})
+    retry_of = fields.UUID(required=True)
 
 
 class TaskList(Answer):
@@ -144,12 +153,18 @@ class WorkerAnswer(Answer):
     joined_ms = fields.Integer(required=True)
 
 
+class WorkerDraining(Answer):
+    worker_id = fields.String(required=True)
+    draining = fields.Boolean(required=True)
+
+
 class DispatcherAnswer(Answer):
     dispatcher_id = fields.String(required=True)
     mode = fields.String(required=True)
     host = fields.String(required=True)
     pid = fields.Integer(required=True)
     started_ms = fields.Integer(required=True)
+    address = fields.String(required=True, metadata={"description": 'Where workers connect to; "" where they can\'t.'})
 
 
 class FleetAnswer(Answer):

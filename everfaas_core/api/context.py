@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 import flask
 
-from everfaas_core.api.errors import NoSuchFunction, NoSuchTask, TaskExpired
+from everfaas_core.api.errors import NoSuchFunction, NoSuchTask, NoSuchWorker, TaskExpired
 from everfaas_core.api.hub import Hub
 from everfaas_core.api.issuing import TaskIds
 from everfaas_core.api.security import Guard
 from everfaas_core.api.settings import ApiSettings
 from everfaas_core.api.waiting import Waiting
-from everfaas_core.model.ids import FunctionId, TaskId, is_id
+from everfaas_core.model.ids import FunctionId, TaskId, WorkerId, is_id
 from everfaas_core.ports import Store
 
+WORKER_ID_CHARS_MAX = 200
 EXTENSION = "everfaas"
 """The key in `app.extensions` under which the server finds the context of its application."""
 
@@ -59,6 +60,13 @@ def path_function_id(text: str) -> FunctionId:
     if not is_id(text):
         raise NoSuchFunction("that is no function id", hint="a function id is a UUID, as registering it returned it")
     return FunctionId(text.lower())
+
+
+def path_worker_id(text: str) -> WorkerId:
+    """Return the worker id in a path. Raises NoSuchWorker when it can't be one."""
+    if len(text) > WORKER_ID_CHARS_MAX or not text.isprintable():
+        raise NoSuchWorker("that is no worker id", hint="GET /v1/workers lists them")
+    return WorkerId(text)
 
 
 def client_gone() -> bool:

@@ -14,7 +14,14 @@ from werkzeug.routing import RequestRedirect
 
 from everfaas_core.api.negotiation import answer
 from everfaas_core.api.settings import RETRY_AFTER_S
-from everfaas_core.model.errors import EverfaasError, QueueFull, StoreRefused, StoreUnavailable, UnknownFunction
+from everfaas_core.model.errors import (
+    EverfaasError,
+    IdempotencyConflict,
+    QueueFull,
+    StoreRefused,
+    StoreUnavailable,
+    UnknownFunction,
+)
 
 LOG_EVERY_S: Final = 5.0
 
@@ -85,6 +92,20 @@ class TaskExpired(ApiError):
     status = 410
 
 
+class NotRetryable(ApiError):
+    """The task has not ended as FAILED or CANCELLED."""
+
+    code = "not_retryable"
+    status = 409
+
+
+class NoSuchWorker(ApiError):
+    """No dispatcher that lives has reported a worker with this id."""
+
+    code = "unknown_worker"
+    status = 404
+
+
 class TooManyWaiters(ApiError):
     """All threads that long-polls may hold are held."""
 
@@ -139,6 +160,7 @@ def register_handlers(app: flask.Flask) -> None:
     app.register_error_handler(StoreUnavailable, _StoreAway())
     app.register_error_handler(StoreRefused, _on_store_refused)
     app.register_error_handler(UnknownFunction, _on_unknown_function)
+    app.register_error_handler(IdempotencyConflict, _on_conflict)
     app.register_error_handler(QueueFull, _on_queue_full)
     app.register_error_handler(HTTPException, _on_http_error)
     app.register_error_handler(Exception, _on_unexpected)
@@ -168,6 +190,10 @@ def _on_store_refused(error: StoreRefused) -> flask.Response:
 def _on_unknown_function(error: UnknownFunction) -> flask.Response:
     hint = error.hint or "register the function first"
     return answer(error_shape(error.code, error.message, hint=hint), 404)
+
+
+def _on_conflict(error: IdempotencyConflict) -> flask.Response:
+    return answer(error_shape(error.code, error.message, hint=error.hint), 409)
 
 
 def _on_queue_full(error: QueueFull) -> flask.Response:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import flask
 import msgspec
 
-from everfaas_core.api.answers import FleetAnswer, HealthAnswer, ReadyAnswer
-from everfaas_core.api.context import ApiContext
-from everfaas_core.api.errors import NotReady
+from everfaas_core.api.answers import FleetAnswer, HealthAnswer, ReadyAnswer, WorkerDraining
+from everfaas_core.api.context import ApiContext, path_worker_id
+from everfaas_core.api.errors import NoSuchWorker, NotReady
 from everfaas_core.api.negotiation import answer
 from everfaas_core.api.openapi import Fields, Resource
 from everfaas_core.ports import StoreHealth
@@ -23,6 +23,14 @@ class FleetRoutes:
         """Return the calls."""
         routes = Resource("fleet", __name__, description="Dispatchers, workers, health.")
         routes.call("GET", "/v1/workers", self.list_workers, returns=FleetAnswer)
+        routes.call(
+            "POST",
+            "/v1/workers/<worker_id>/drain",
+            self.drain_worker,
+            returns=WorkerDraining,
+            status=202,
+            errors=(404,),
+        )
         routes.call("GET", "/healthz", self.get_health, returns=HealthAnswer)
         routes.call("GET", "/readyz", self.get_readiness, returns=ReadyAnswer)
         return routes
@@ -30,6 +38,16 @@ class FleetRoutes:
     def list_workers(self) -> flask.Response:
         """List the dispatchers that live, and the workers that they see."""
         return answer(fleet_body(self._context))
+
+    def drain_worker(self, worker_id: str) -> flask.Response:
+        """Ask a worker to leave: it finishes what it runs, is given nothing new, and ends.
+
+        This only asks: the worker has left when `GET /v1/workers` no longer lists it. Repeating it changes nothing.
+        """
+        known_id = path_worker_id(worker_id)
+        if not self._context.store.drain_worker(known_id):
+            raise NoSuchWorker(f"there is no worker {known_id}", hint="GET /v1/workers lists them")
+        return answer({"worker_id": known_id, "draining": True}, 202)
 
     def get_health(self) -> flask.Response:
         """Tell that this process answers. Does not touch the store."""
@@ -69,6 +87,7 @@ def fleet_body(context: ApiContext) -> Fields:
                 "host": report.host,
                 "pid": report.pid,
                 "started_ms": report.started_ms,
+                "address": report.address,
             }
             for report in reports
         ],

@@ -53,7 +53,9 @@ class FunctionRoutes:
         The same name, code and options registered twice is one function with one id.
         """
         name, payload = body.pop("name"), body.pop("payload")
-        content_id, created = register(self._context.store, name, payload, FunctionOptions(**body))
+        retry_on = tuple(body.pop("retry_on", ()))
+        options = FunctionOptions(**body, retry_on=retry_on)
+        content_id, created = register(self._context.store, name, payload, options)
         return answer({"function_id": content_id, "created": created}, 201)
 
     def list_functions(self, query: Fields) -> flask.Response:

@@ -25,7 +25,8 @@ PROBLEM_CHARS_MAX: Final = 100
 _ERRORS: Final = {
     400: "A payload is empty, not base64, not a complete pickle, or (for a function) plainly not a callable.",
     403: "The host is not allowed, or a page of another site tried to change something.",
-    404: "Unknown function or task, or the id in the path is malformed.",
+    404: "Unknown function, task or worker, or the id in the path is malformed.",
+    409: "An idempotency key stands for another call, or a task to retry has not ended as FAILED or CANCELLED.",
     410: "The task has ended and its retention has passed.",
     413: "The body is larger than the limit.",
     415: "The content type is neither application/json nor application/msgpack.",

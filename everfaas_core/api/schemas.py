@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from marshmallow import EXCLUDE, RAISE, Schema, fields, validate
 
 from everfaas_core.api.fields import Blob, Flag, Id, Items, Seconds, Text, Whole
 from everfaas_core.api.settings import BATCH_TASKS_MAX, PAGE_MAX, WAIT_IDS_MAX
 from everfaas_core.model.records import PRIORITIES
-from everfaas_core.model.states import Status
+from everfaas_core.model.states import Cause, Status
 
 NAME_CHARS_MAX: Final = 200
 TAGS_MAX: Final = 32
 TAG_CHARS_MAX: Final = 100
 ATTEMPTS_MAX: Final = 100
+RETRY_ON_MAX: Final = 32
+BACKOFF_S_MAX: Final = 86_400.0
 DURATION_S_MAX: Final = 366 * 86_400.0
 DURATION_S_MIN: Final = 0.001
 WAIT_S_MAX: Final = 86_400.0  # what may be asked for; the server shortens it to its own maximum
 PAGE_DEFAULT: Final = 50
 
 _PAYLOAD = {"description": "Base64 text of a pickle made by dill; in msgpack, also the raw bytes."}
+
+
+def _retry_on() -> fields.List[Any]:
+    description = "Names of exceptions that are tried again too, such as ConnectionError or mod.Busy."
+    return fields.List(
+        Text(max_chars=NAME_CHARS_MAX),
+        validate=validate.Length(max=RETRY_ON_MAX),
+        metadata={"description": description},
+    )
 
 
 class ClassicSchema(Schema):
@@ -60,7 +71,10 @@ class FunctionBody(StrictSchema):
     payload = Blob(required=True, metadata=_PAYLOAD)
     timeout_s = Seconds(DURATION_S_MIN, DURATION_S_MAX, metadata={"description": "Longest run of one attempt."})
     max_attempts = Whole(1, ATTEMPTS_MAX, metadata={"description": "Attempts that system failures may use up."})
-    retry_backoff_s = Seconds(0, 86_400, metadata={"description": "Before the second attempt; doubles each time."})
+    retry_backoff_s = Seconds(
+        0, BACKOFF_S_MAX, metadata={"description": "Before the second attempt; doubles each time."}
+    )
+    retry_on = _retry_on()
     priority = Whole(0, PRIORITIES - 1, metadata={"description": "9 is the most urgent."})
     result_ttl_s = Seconds(1, DURATION_S_MAX, metadata={"description": "How long a finished task is kept."})
     python = fields.String(
@@ -79,10 +93,14 @@ class TaskItem(StrictSchema):
     timeout_s = Seconds(DURATION_S_MIN, DURATION_S_MAX, metadata={"description": "Longest run of one attempt."})
     deadline_s = Seconds(DURATION_S_MIN, DURATION_S_MAX, metadata={"description": "From now; by then it has ended."})
     max_attempts = Whole(1, ATTEMPTS_MAX)
+    retry_backoff_s = Seconds(0, BACKOFF_S_MAX)
+    retry_on = _retry_on()
     result_ttl_s = Seconds(1, DURATION_S_MAX)
     idempotency_key = Text(
         max_chars=NAME_CHARS_MAX,
-        metadata={"description": "Repeating a submit with the same key answers with the first one's task."},
+        metadata={
+            "description": "A repeated submit with the same key, function and payload answers with the first task."
+        },
     )
     group = Text(max_chars=NAME_CHARS_MAX)
     tags = fields.List(Text(max_chars=TAG_CHARS_MAX), validate=validate.Length(max=TAGS_MAX))
@@ -116,6 +134,13 @@ class PageQuery(StrictSchema):
 
 class TaskQuery(PageQuery):
     status = fields.String(validate=validate.OneOf([str(status) for status in Status]))
+    cause = fields.String(
+        validate=validate.OneOf([str(cause) for cause in Cause]), metadata={"description": "Why it ended."}
+    )
+    dead = fields.String(
+        validate=validate.OneOf(["true", "false"]),
+        metadata={"description": "true: dead letters only, which system failures have cost their last attempt."},
+    )
     function = Id()
     group = Text(max_chars=NAME_CHARS_MAX)
     tag = Text(max_chars=TAG_CHARS_MAX)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import logging
 import resource
 import socket
 import time
@@ -58,6 +59,8 @@ class ApiServer:
             expose_tracebacks=False,
             ident="",  # no Server header
         )
+        # It warns of each request that waits for a thread; long polls make that an everyday thing.
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)
         self._server.channel_class = functools.partial(
             Connection, shutdown=self._shutdown, receive_s_max=settings.receive_s_max
         )

@@ -20,8 +20,9 @@ _REQUIRED: Final = frozenset({"function_id", "payload"})
 def task_spec(task_id: TaskId, fields: Mapping[str, Any]) -> TaskSpec:
     """Make a spec of the fields of a valid TaskItem. Raises BadPayload."""
     options = {name: fields[name] for name in fields if name not in _REQUIRED and name != "wait_s"}
-    if "tags" in options:
-        options["tags"] = tuple(options["tags"])
+    for name in ("tags", "retry_on"):
+        if name in options:
+            options[name] = tuple(options[name])
     return TaskSpec(
         task_id=task_id,
         function_id=FunctionId(fields["function_id"]),

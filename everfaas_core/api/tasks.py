@@ -6,16 +6,18 @@ import logging
 
 import flask
 
-from everfaas_core.api.answers import BatchAnswer, StatusAnswer, SubmitAnswer, TaskAnswer, TaskList
+from everfaas_core.api.answers import BatchAnswer, StatusAnswer, SubmitAnswer, TaskAnswer, TaskList, TaskRetried
 from everfaas_core.api.classic import result_body
 from everfaas_core.api.context import ApiContext, client_gone, path_task_id
+from everfaas_core.api.errors import NotRetryable
+from everfaas_core.api.listing import find_tasks
 from everfaas_core.api.negotiation import answer
-from everfaas_core.api.openapi import Fields, Resource, invalid
+from everfaas_core.api.openapi import Fields, Resource
 from everfaas_core.api.schemas import BatchBody, TaskBody, TaskQuery
 from everfaas_core.api.submission import BatchReader, task_spec
 from everfaas_core.model.errors import StoreUnavailable
-from everfaas_core.model.ids import FunctionId, TaskId
-from everfaas_core.model.records import ResultRecord, TaskFilter, TaskSpec
+from everfaas_core.model.ids import TaskId
+from everfaas_core.model.records import ResultRecord, TaskSpec
 from everfaas_core.model.states import TERMINAL, Status
 
 _log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ class TaskRoutes:
             body=TaskBody,
             returns=SubmitAnswer,
             status=201,
-            errors=(400, 404, 429),
+            errors=(400, 404, 409, 429),
         )
         routes.call(
             "POST",
@@ -47,11 +49,19 @@ class TaskRoutes:
             body=BatchBody,
             returns=BatchAnswer,
             status=201,
-            errors=(400, 404, 429),
+            errors=(400, 404, 409, 429),
         )
         routes.call("GET", "/v1/tasks", self.list_tasks, query=TaskQuery, returns=TaskList)
         routes.call("GET", "/v1/tasks/<task_id>", self.get_task, returns=TaskAnswer, errors=(404, 410))
         routes.call("POST", "/v1/tasks/<task_id>/cancel", self.cancel_task, returns=StatusAnswer, errors=(404, 410))
+        routes.call(
+            "POST",
+            "/v1/tasks/<task_id>/retry",
+            self.retry_task,
+            returns=TaskRetried,
+            status=201,
+            errors=(404, 409, 410),
+        )
         return routes
 
     def submit_task(self, body: Fields) -> flask.Response:
@@ -84,16 +94,7 @@ class TaskRoutes:
 
         A page may be short and still have a cursor; the last page has none.
         """
-        where = TaskFilter(
-            status=Status(query["status"]) if "status" in query else None,
-            function_id=FunctionId(query["function"]) if "function" in query else None,
-            group=query.get("group"),
-            tag=query.get("tag"),
-        )
-        try:
-            page = self._context.store.list_tasks(where, query.get("cursor"), query["limit"])
-        except ValueError:
-            raise invalid("the query", {"cursor": "Is not one that a page before this has given."}) from None
+        page = find_tasks(self._context.store, query)
         return answer({"tasks": page.tasks, "cursor": page.cursor})
 
     def get_task(self, task_id: str) -> flask.Response:
@@ -115,6 +116,24 @@ class TaskRoutes:
         if status is None:
             raise self._context.absent(known_id)
         return answer({"task_id": known_id, "status": status})
+
+    def retry_task(self, task_id: str) -> flask.Response:
+        """Run the call of a task that has FAILED or was CANCELLED once more.
+
+        What has ended never changes, so this makes a new task: same function, payload and options, at once, without
+        the deadline and the idempotency key. Its record names the old one as `retry_of`.
+        """
+        known_id = path_task_id(task_id)
+        store = self._context.store
+        new_id = store.retry(known_id, self._context.ids.new(1)[0])
+        if new_id is None:
+            raise self._context.absent(known_id)
+        if new_id == known_id:
+            raise NotRetryable(
+                f"task {known_id} has not ended as FAILED or CANCELLED: it is {store.statuses([known_id])[0]}",
+                hint="submit its call again as a new task, or cancel it first",
+            )
+        return answer({"task_id": new_id, "retry_of": known_id}, 201)
 
     def _submit(self, spec: TaskSpec) -> TaskId:
         return self._context.store.submit([spec], self._context.settings.queue_max)[0]

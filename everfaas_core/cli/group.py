@@ -17,6 +17,8 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "dispatcher": ("everfaas_core.cli.dispatcher", "Run a dispatcher (also: python run_dispatcher.py)."),
     "worker": ("everfaas_core.cli.worker", "Run a worker (also: python run_worker.py)."),
     "store": ("everfaas_core.cli.store", "Run the embedded store on a loopback port, for separate roles."),
+    "drain": ("everfaas_core.cli.drain", "Ask workers to finish what they run and leave."),
+    "sim": ("everfaas_core.cli.sim", "Run the machines in a simulated world with faults, and check the promise."),
     "plugins": ("everfaas_core.cli.plugins", "List the installed plugins, importing none."),
 }
 

@@ -248,7 +248,8 @@ class Supervisor:
 
     def _overdue(self, child: Child, alive: list[Child], now: float) -> None:
         child.kill_at = now + STOP_GRACE_S
-        later = [other for other in alive if other.phase > child.phase and other.asked < STOP]
+        # The first phase waits for nobody; a dispatcher waits for the workers that still run its tasks.
+        later = [other for other in alive if 0 < child.phase < other.phase and other.asked < STOP]
         if child.asked >= STOP:
             child.kill()
         elif later:

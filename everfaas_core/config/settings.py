@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from everfaas_core.model.records import DEFAULT_MAX_ATTEMPTS, DEFAULT_RESULT_TTL_S
 
-LIVENESS_BEATS: Final = 4
+LIVENESS_BEATS: Final = 5
 """How many heartbeats may be missed before a worker counts as lost, unless `liveness` says otherwise."""
 
 DEFAULT_BODY_BYTES_MAX: Final = 32 * 1024 * 1024

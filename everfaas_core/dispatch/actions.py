@@ -25,6 +25,14 @@ class StartAttempt(Struct, frozen=True):
     worker_id: WorkerId
 
 
+class AdoptAttempt(Struct, frozen=True):
+    """Take over the claim of an attempt that a worker has presented; answered by Answered."""
+
+    task_id: TaskId
+    attempt: int
+    worker_id: WorkerId
+
+
 class FinishAttempt(Struct, frozen=True):
     """Store a terminal record; answered by Settled.
 
@@ -122,6 +130,7 @@ class QuitWorker(Struct, frozen=True):
 Action = (
     Claim
     | StartAttempt
+    | AdoptAttempt
     | FinishAttempt
     | RequeueAttempt
     | Run

@@ -1,60 +1,55 @@
-"""Attempts that outlived their dispatcher: two lists that wait for each other, each for a bounded time.
+"""Attempts that outlived their dispatcher, on their way to the one that carries on with them.
 
-A worker *presents* what it runs when it says Hello to a new dispatcher; the store's sweep hands over the dead one's
-claims for *adoption* once its lease has run out. Whichever comes first waits here for the other.
+There are two ways, and both may be under way for the same attempt. A worker *presents* what it runs when it says Hello
+to another dispatcher, which asks the store to move the claim to it. And the store's sweep hands over the claims of a
+dead dispatcher; those whose worker has not presented itself wait here for it, for a bounded time.
 """
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from everfaas_core.model.ids import TaskId, WorkerId
+from everfaas_core.model.states import Cause
 from everfaas_core.wire.messages import Held
 
 
+class Presented(Struct):
+    """A presented attempt whose claim the store has not moved yet, and how it ended, if it has since."""
+
+    worker_id: WorkerId
+    cause: Cause | None = None
+    reason: str = ""
+
+
 class Adoption:
-    """Both lists. `grace_s` bounds how long either side waits."""
+    """Both lists. `grace_s` bounds how long a claim without a worker waits."""
 
     def __init__(self, grace_s: float) -> None:
         self._grace_s = grace_s
-        self._presented: dict[Held, tuple[WorkerId, float]] = {}
-        self._orphans: dict[TaskId, float] = {}
-
-    def present(self, now: float, held: Held, worker_id: WorkerId) -> None:
-        """A worker holds an attempt whose claim we do not have (yet)."""
-        self._presented[held] = worker_id, now + self._grace_s
-
-    def presenter(self, held: Held) -> WorkerId | None:
-        """Return, and forget, the worker that presented this attempt."""
-        found = self._presented.pop(held, None)
-        return None if found is None else found[0]
+        self.presented: dict[Held, Presented] = {}
+        self._orphans: dict[TaskId, float] = {}  # in order of time
 
     def await_worker(self, now: float, task_id: TaskId) -> None:
-        """A claim was adopted whose worker has not presented it (yet)."""
+        """A claim was handed over whose worker has not presented it (yet)."""
         self._orphans[task_id] = now + self._grace_s
 
     def found(self, task_id: TaskId) -> None:
-        """An adopted claim needs to wait no longer."""
+        """A claim needs to wait no longer."""
         self._orphans.pop(task_id, None)
 
-    def unclaimed(self, now: float) -> list[tuple[WorkerId, Held]]:
-        """Return, and forget, what was presented and is nobody's claim: it ended, or was given to others."""
-        late = [(worker_id, held) for held, (worker_id, at) in self._presented.items() if at <= now]
-        for _, held in late:
-            del self._presented[held]
-        return late
-
     def abandoned(self, now: float) -> list[TaskId]:
-        """Return, and forget, the adopted tasks whose workers did not come."""
+        """Return, and forget, the claims whose workers did not come."""
         late = [task_id for task_id, at in self._orphans.items() if at <= now]
         for task_id in late:
             del self._orphans[task_id]
         return late
 
     def clear(self) -> None:
-        """Forget both lists."""
-        self._presented.clear()
+        """Forget everything."""
+        self.presented.clear()
         self._orphans.clear()
 
     def next_timer(self) -> float | None:
-        """Return when the next of either list runs out. Each list is in order of time, so this looks at two."""
-        heads = [at for _, at in list(self._presented.values())[:1]] + list(self._orphans.values())[:1]
-        return min(heads, default=None)
+        """Return when the next claim has waited long enough."""
+        return next(iter(self._orphans.values()), None)

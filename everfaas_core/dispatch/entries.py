@@ -38,6 +38,7 @@ class Entry(Struct):
     charged: int
     max_attempts: int
     retry_backoff_s: float
+    retry_on: tuple[str, ...]
     timeout_s: float | None
     deadline_at: float | None  # by the machine's clock
     worker_id: WorkerId | None = None
@@ -67,6 +68,7 @@ def entry_of(now: float, task: ClaimedTask, phase: Phase, default_timeout_s: flo
         charged=task.charged,
         max_attempts=task.max_attempts,
         retry_backoff_s=task.retry_backoff_s,
+        retry_on=task.retry_on,
         timeout_s=default_timeout_s if task.timeout_s is None else task.timeout_s,
         deadline_at=None if task.remaining_s is None else now + task.remaining_s,
     )

@@ -91,6 +91,14 @@ class Adopted(Struct, frozen=True):
     tasks: tuple[AdoptedTask, ...]
 
 
+class Answered(Struct, frozen=True):
+    """The store's answer to an AdoptAttempt: the task, now ours, or None if that attempt is not live there."""
+
+    held: Held
+    worker_id: WorkerId
+    task: ClaimedTask | None
+
+
 class Started(Struct, frozen=True):
     """The store has answered Starts: `accepted` are RUNNING in the store; `refused` are not ours to run."""
 
@@ -114,7 +122,7 @@ class Evicted(Struct, frozen=True):
     """Our lease had run out: others may hold our claims. Forget all of them, kill what runs."""
 
 
-StoreEvent = Rung | Claimed | Adopted | Started | Settled | CancelAsked | Evicted
+StoreEvent = Rung | Claimed | Adopted | Answered | Started | Settled | CancelAsked | Evicted
 
 # ── from the operator ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -133,6 +141,7 @@ Event = LinkEvent | StoreEvent | Drained | WorkerDrained
 
 __all__ = [
     "Adopted",
+    "Answered",
     "Beaten",
     "CancelAsked",
     "Claimed",

@@ -12,45 +12,30 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from msgspec import Struct
-
 from everfaas_core.dispatch import actions as do
 from everfaas_core.dispatch import events as ev
-from everfaas_core.dispatch.adoption import Adoption
-from everfaas_core.dispatch.entries import Entry, Phase, entry_of
-from everfaas_core.dispatch.fleet import CreditRule, Fleet, Worker
-from everfaas_core.dispatch.retries import verdict
+from everfaas_core.dispatch.adoption import Presented
+from everfaas_core.dispatch.entries import Phase, entry_of
+from everfaas_core.dispatch.fleet import Worker
+from everfaas_core.dispatch.holding import Holding, MachineConfig
 from everfaas_core.dispatch.strategy import Strategy
-from everfaas_core.model.ids import TaskId, WorkerId
+from everfaas_core.model.ids import WorkerId
 from everfaas_core.model.records import ClaimedTask
-from everfaas_core.model.states import ENDS_AS, RETRIED, Cause
-from everfaas_core.wire.messages import Held, Outcome
+from everfaas_core.model.states import Cause
+from everfaas_core.wire.messages import Held
+
+__all__ = ["CLAIM_MAX", "Machine", "MachineConfig"]
 
 CLAIM_MAX: Final = 512
 
 
-class MachineConfig(Struct, frozen=True, kw_only=True):
-    rule: CreditRule = "granted"
-    bound: bool = False  # the workers live in our process: no heartbeats, and they die with us
-    liveness_s: float = 2.0  # silence after which a worker is lost
-    adoption_s: float = 5.0  # how long a dead dispatcher's attempts may take to be presented by their workers
-    default_timeout_s: float | None = None  # for tasks and functions that name none
-
-
-class Machine:
+class Machine(Holding):
     """See the module. One instance, one thread; `now` is monotonic seconds and never goes back."""
 
     def __init__(self, config: MachineConfig, strategy: Strategy) -> None:
-        self.config = config
-        self.fleet = Fleet(strategy, config.rule)
-        self.entries: dict[TaskId, Entry] = {}
-        self.draining = False
-        self._adoption = Adoption(config.adoption_s)
-        self._foreign: dict[Held, WorkerId] = {}  # outcomes being stored whose claims we never held
+        super().__init__(config, strategy)
         self._claiming = False
-        self._look = True  # the store may have something to claim
         self._due_at: float | None = None  # when a delayed task becomes due
-        self._out: list[do.Action] = []
 
     def step(self, now: float, events: Iterable[ev.Event]) -> list[do.Action]:
         """Take in what has happened, and return what is to be done, in order."""
@@ -121,6 +106,8 @@ class Machine:
             case ev.Adopted(tasks):
                 for adopted in tasks:
                     self._on_adopted(now, adopted.task, adopted.worker)
+            case ev.Answered(held, worker_id, task):
+                self._on_answered(now, held, worker_id, task)
             case ev.Evicted():
                 self._on_evicted()
             case ev.Drained():
@@ -163,17 +150,18 @@ class Machine:
                     self._lose(known.worker_id, task_id, attempt, began=False)
         worker = self.fleet.join(now, event)
         self._out.append(do.Welcomed(worker.worker_id))
-        stale = [one for one in event.held if not self._present(now, worker, one)]
+        stale = [one for one in event.held if not self._present(worker, one)]
         if stale:
             self._out.append(do.KillAttempts(worker.worker_id, tuple(stale)))
 
-    def _present(self, now: float, worker: Worker, held: Held) -> bool:
+    def _present(self, worker: Worker, held: Held) -> bool:
         """Take note that a worker holds an attempt; return False if it is stale."""
         task_id, attempt = held
         entry = self.entries.get(task_id)
         if entry is None:
-            self._adoption.present(now, held, worker.worker_id)
+            self._adoption.presented[held] = Presented(worker.worker_id)
             self.fleet.hold(worker, task_id, attempt)
+            self._out.append(do.AdoptAttempt(task_id, attempt, worker.worker_id))
             return True
         if entry.attempt != attempt or entry.worker_id != worker.worker_id:
             return False
@@ -188,15 +176,34 @@ class Machine:
         entry = entry_of(now, task, Phase.ADOPTED, self.config.default_timeout_s)
         entry.worker_id = worker_id
         self.entries[task.task_id] = entry
-        self._adoption.await_worker(now, task.task_id)
-        if self._adoption.presenter((task.task_id, task.attempt)) == worker_id:
+        worker = self.fleet.get(worker_id)
+        if worker is None:
+            self._adoption.await_worker(now, task.task_id)
+        elif worker.attempts.get(task.task_id) == task.attempt:
             self._resume(entry)
+        else:  # it has told us what it holds, and this is not among it
+            self._resolve(entry, Cause.WORKER_LOST, f"worker {worker_id} lost it")
 
-    def _resume(self, entry: Entry) -> None:
-        entry.move(Phase.RUNNING)
-        self._adoption.found(entry.task_id)
-        if entry.cancelled:
-            self._kill(entry)
+    def _on_answered(self, now: float, held: Held, worker_id: WorkerId, task: ClaimedTask | None) -> None:
+        """Go on with a presented attempt that is ours now, or have it killed."""
+        presented = self._adoption.presented.pop(held, None)
+        if task is None:
+            if presented is not None:
+                self._out.append(do.KillAttempts(worker_id, (held,)))
+            return
+        entry = self.entries.get(task.task_id)
+        if entry is None:
+            entry = entry_of(now, task, Phase.ADOPTED, self.config.default_timeout_s)
+            entry.worker_id = worker_id
+            self.entries[task.task_id] = entry
+        elif entry.phase is not Phase.ADOPTED or entry.attempt != task.attempt:
+            return
+        self._resume(entry)
+        if presented is None:
+            self._resolve(entry, Cause.WORKER_LOST, f"worker {worker_id} was lost")
+        elif presented.cause is not None:
+            entry.ended = True
+            self._resolve(entry, presented.cause, presented.reason)
 
     def _remove(self, worker: Worker, returned: set[Held], *, expelled: bool) -> None:
         for task_id, attempt in list(worker.attempts.items()):
@@ -211,19 +218,6 @@ class Machine:
         for task_id, attempt in items:
             self._lose(worker_id, task_id, attempt, began=False)
 
-    def _lose(self, worker_id: WorkerId, task_id: TaskId, attempt: int, *, began: bool) -> None:
-        """Deal with an attempt that a worker holds no longer, without an outcome."""
-        self.fleet.release(worker_id, task_id, attempt, unsent=not began)
-        self._adoption.presenter((task_id, attempt))
-        entry = self.entries.get(task_id)
-        if entry is None or entry.attempt != attempt or entry.worker_id != worker_id:
-            return
-        if entry.phase is Phase.RUNNING:
-            cause = Cause.WORKER_LOST if began else Cause.GIVEN_BACK
-            self._resolve(entry, cause, f"worker {worker_id} was lost" if began else "never began")
-        # STARTING: the store's answer comes first, then `_on_accepted` finds the worker gone.
-        # SETTLING: its end is on the way to the store already.
-
     # ── the store answers ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _on_claimed(self, now: float, asked: int, tasks: Iterable[ClaimedTask], next_due_s: float | None) -> None:
@@ -236,76 +230,6 @@ class Machine:
         if count and count >= asked:
             self._look = True
         self._due_at = None if next_due_s is None else now + next_due_s
-
-    def _place(self, now: float, task: ClaimedTask) -> None:
-        """Choose a worker, or give the task back if nobody has credit any more."""
-        entry = entry_of(now, task, Phase.STARTING, self.config.default_timeout_s)
-        self.entries[task.task_id] = entry
-        limit_s = entry.limit_s(now)
-        if limit_s is not None and limit_s <= 0:
-            self._resolve(entry, Cause.DEADLINE, "exceeded deadline before it could start")
-            return
-        worker = None if self.draining else self.fleet.pick(task.function_id)
-        if worker is None:
-            self._resolve(entry, Cause.GIVEN_BACK, "no worker had room for it")
-            return
-        entry.attempt += 1
-        entry.worker_id = worker.worker_id
-        self.fleet.assign(worker, task.task_id, entry.attempt)
-        self._out.append(do.StartAttempt(task.task_id, entry.attempt, worker.worker_id))
-
-    def _on_accepted(self, now: float, held: Held) -> None:
-        entry = self._entry(held, Phase.STARTING)
-        if entry is None:
-            return
-        assert entry.worker_id is not None
-        worker = self.fleet.get(entry.worker_id)
-        if worker is None or worker.attempts.get(entry.task_id) != entry.attempt:
-            entry.move(Phase.RUNNING)
-            self._resolve(entry, Cause.GIVEN_BACK, "its worker left before it was sent")
-            return
-        if entry.cancelled:
-            self.fleet.release(worker.worker_id, entry.task_id, entry.attempt, unsent=True)
-            self._resolve(entry, Cause.CANCELLED, "cancelled")
-            return
-        entry.move(Phase.RUNNING)
-        self._out.append(
-            do.Run(
-                worker.worker_id,
-                worker.epoch,
-                entry.task_id,
-                entry.attempt,
-                entry.function_id,
-                entry.limit_s(now),
-                self.fleet.code_sent(worker, entry.function_id),
-            )
-        )
-
-    def _on_refused(self, held: Held) -> None:
-        entry = self._entry(held, Phase.STARTING)
-        if entry is None:
-            return
-        assert entry.worker_id is not None
-        self.fleet.release(entry.worker_id, entry.task_id, entry.attempt, unsent=True)
-        del self.entries[entry.task_id]
-        self._look = True
-
-    def _on_settled(self, held: Held) -> None:
-        foreign = self._foreign.pop(held, None)
-        if foreign is not None:
-            self._out.append(do.Acknowledge(foreign, (held,)))
-        entry = self._entry(held, Phase.SETTLING)
-        if entry is None:
-            return
-        del self.entries[entry.task_id]
-        if entry.ended and entry.worker_id is not None:
-            self._out.append(do.Acknowledge(entry.worker_id, (held,)))
-
-    def _entry(self, held: Held, phase: Phase) -> Entry | None:
-        entry = self.entries.get(held[0])
-        if entry is None or entry.attempt != held[1] or entry.phase is not phase:
-            return None
-        return entry
 
     def _on_evicted(self) -> None:
         """Others may hold our claims: let go of all of them, and stop what runs for us."""
@@ -329,53 +253,7 @@ class Machine:
             self._on_outcome(worker, outcome)
         self.fleet.grant(worker, event.granted)
 
-    def _on_outcome(self, worker: Worker, outcome: Outcome) -> None:
-        held = (outcome.task_id, outcome.attempt)
-        self.fleet.release(worker.worker_id, *held)
-        entry = self.entries.get(outcome.task_id)
-        if entry is None:
-            self._on_foreign(worker, outcome)
-        elif entry.attempt != outcome.attempt or entry.worker_id != worker.worker_id:
-            self._out.append(do.Acknowledge(worker.worker_id, (held,)))  # stale: nobody wants it
-        elif entry.phase in (Phase.RUNNING, Phase.ADOPTED):
-            if entry.phase is Phase.ADOPTED:
-                self._resume(entry)
-            entry.ended = True
-            reason = outcome.error or f"ended as {outcome.cause}"
-            self._resolve(entry, outcome.cause, reason, has_result=bool(outcome.result))
-        # SETTLING: a repeated outcome; it is acknowledged once it is stored.
-
-    def _on_foreign(self, worker: Worker, outcome: Outcome) -> None:
-        """Store an outcome whose claim we do not hold (yet): the store's fence decides whether it counts."""
-        held = (outcome.task_id, outcome.attempt)
-        self._adoption.presenter(held)
-        if outcome.cause in RETRIED or outcome.cause in (Cause.GIVEN_BACK, Cause.CANCELLED):
-            # Only a claim's holder may requeue or cancel; the sweep finds it. There is no result to lose.
-            self._out.append(do.Acknowledge(worker.worker_id, (held,)))
-            return
-        if held not in self._foreign:
-            self._foreign[held] = worker.worker_id
-            reason = None if outcome.result else outcome.error or f"ended as {outcome.cause}"
-            self._out.append(do.FinishAttempt(*held, ENDS_AS[outcome.cause], outcome.cause, reason))
-
-    def _resolve(self, entry: Entry, cause: Cause, reason: str, *, has_result: bool = False) -> None:
-        entry.move(Phase.SETTLING)
-        self._out.append(verdict(entry, cause, reason, has_result=has_result))
-
     # ── cancel, time, claim ──────────────────────────────────────────────────────────────────────────────────────────
-
-    def _on_cancel(self, task_id: TaskId) -> None:
-        """Stop a task. Asked again by the store until the task is settled, so a lost Kill is repeated."""
-        entry = self.entries.get(task_id)
-        if entry is None:
-            return
-        entry.cancelled = True
-        if entry.phase is Phase.RUNNING:
-            self._kill(entry)
-
-    def _kill(self, entry: Entry) -> None:
-        assert entry.worker_id is not None
-        self._out.append(do.KillAttempts(entry.worker_id, ((entry.task_id, entry.attempt),)))
 
     def _pass_time(self, now: float) -> None:
         if not self.config.bound:
@@ -387,8 +265,6 @@ class Machine:
             entry = self.entries.get(task_id)
             if entry is not None and entry.phase is Phase.ADOPTED:
                 self._resolve(entry, Cause.WORKER_LOST, f"worker {entry.worker_id} did not come back")
-        for worker_id, held in self._adoption.unclaimed(now):
-            self._out.append(do.KillAttempts(worker_id, (held,)))
 
     def _claim(self) -> None:
         if self._look and not self._claiming and not self.draining and self.fleet.credit > 0:

@@ -61,6 +61,12 @@ class QueueFull(EverfaasError):
     code = "queue_full"
 
 
+class IdempotencyConflict(EverfaasError):
+    """An idempotency key was used before, for another function or payload."""
+
+    code = "idempotency_conflict"
+
+
 class WireError(EverfaasError):
     """A frame is malformed or of another protocol version. The frame is counted and dropped."""
 

@@ -25,6 +25,7 @@ class FunctionOptions(Struct, frozen=True, kw_only=True, omit_defaults=True):
     timeout_s: float | None = None  # longest run of one attempt
     max_attempts: int | None = None  # attempts that system failures may use up
     retry_backoff_s: float = 0.0  # wait before the second attempt; doubles with each further one
+    retry_on: tuple[str, ...] = ()  # names of exceptions that are tried again too: "ConnectionError", "mod.Busy"
     priority: int | None = None
     result_ttl_s: float | None = None  # how long a terminal record is kept
     python: str | None = None  # "3.12": the minor version whose bytecode the payload holds
@@ -49,7 +50,10 @@ class TaskSpec(Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     deadline_s: float | None = None  # from submission: by then it must have ended
     max_attempts: int | None = None
+    retry_backoff_s: float | None = None
+    retry_on: tuple[str, ...] | None = None
     result_ttl_s: float | None = None
+    retry_of: TaskId | None = None  # the task whose call this one repeats
     idempotency_key: str | None = None
     group: str | None = None
     tags: tuple[str, ...] = ()
@@ -98,6 +102,7 @@ class TaskRecord(Struct, frozen=True, kw_only=True):
     error: str | None = None  # traceback or reason as text
     result_size_bytes: int = 0
     cancel_requested: bool = False
+    retry_of: TaskId | None = None
 
 
 class ResultRecord(Struct, frozen=True, kw_only=True):
@@ -110,6 +115,7 @@ class ResultRecord(Struct, frozen=True, kw_only=True):
 
 class TaskFilter(Struct, frozen=True, kw_only=True):
     status: Status | None = None
+    cause: Cause | None = None  # of its end; the dead letters are FAILED tasks with one of RETRIED
     function_id: FunctionId | None = None
     group: str | None = None
     tag: str | None = None
@@ -134,6 +140,7 @@ class ClaimedTask(Struct, frozen=True, kw_only=True):
     priority: int = DEFAULT_PRIORITY
     max_attempts: int = DEFAULT_MAX_ATTEMPTS
     retry_backoff_s: float = 0.0
+    retry_on: tuple[str, ...] = ()
     timeout_s: float | None = None
     remaining_s: float | None = None  # until its deadline, when it was claimed
 
@@ -152,6 +159,14 @@ class Start(Struct, frozen=True, kw_only=True):
     attempt: int
     worker: WorkerId
     bound: bool = False  # the worker dies with this dispatcher: nobody will present the attempt
+
+
+class Adopt(Struct, frozen=True, kw_only=True):
+    """Take over the claim of an attempt that `worker` itself has presented to us, whoever holds it now."""
+
+    task_id: TaskId
+    attempt: int
+    worker: WorkerId
 
 
 class Finish(Struct, frozen=True, kw_only=True):
@@ -200,21 +215,25 @@ class FleetReport(Struct, frozen=True, kw_only=True):
     pid: int
     started_ms: int
     workers: tuple[WorkerInfo, ...] = ()
+    address: str = ""  # where workers connect to; "" where they can't
+    machine: str = ""  # the kernel and process namespace that `pid` belongs to
 
 
 class Turn(Struct, frozen=True, kw_only=True):
     """All that one turn of a dispatcher's loop asks of the store: one round trip, whatever it holds.
 
-    The store applies it in this order: finishes, requeues, starts, lease, sweep, functions, claim.
+    The store applies it in this order: finishes, requeues, starts, adopts, lease, sweep, functions, claim.
     """
 
     dispatcher_id: DispatcherId
     finishes: tuple[Finish, ...] = ()
     requeues: tuple[Requeue, ...] = ()
     starts: tuple[Start, ...] = ()
+    adopts: tuple[Adopt, ...] = ()
     report: FleetReport | None = None  # renew the lease, and store this with it
     lease_s: float = 3.0
     sweep: bool = False  # promote due tasks, expire old records, take over the claims of dead dispatchers
+    dead: tuple[DispatcherId, ...] = ()  # known to be dead: sweep their claims now, whatever is left of their lease
     functions: tuple[FunctionId, ...] = ()
     claim: int = 0  # at most so many tasks; when fewer come, the store rings the bell at the next submit
 
@@ -224,9 +243,11 @@ class TurnReply(Struct, frozen=True, kw_only=True):
 
     finished: tuple[bool, ...] = ()  # False: stale attempt or gone; either way there is nothing left to store
     started: tuple[bool, ...] = ()  # False: cancelled, expired or no longer ours; drop it
+    adoptions: tuple[ClaimedTask | None, ...] = ()  # None: that attempt is not live on that worker; kill it there
     functions: tuple[FunctionRecord | None, ...] = ()
     claimed: tuple[ClaimedTask, ...] = ()  # may be more than asked for after a failed exchange, whose claim it repeats
     adopted: tuple[AdoptedTask, ...] = ()
     cancels: tuple[TaskId, ...] = ()  # RUNNING tasks of ours that a client has cancelled (with report, claim or sweep)
     next_due_s: float | None = None  # until the earliest delayed task is due (with claim or sweep); 0: ask again
+    drains: tuple[WorkerId, ...] = ()  # workers of our report that were asked to leave (with report only)
     evicted: bool = False  # our lease had run out, others took our claims (with report, claim or sweep)

@@ -18,23 +18,35 @@ from msgspec import Struct
 from everfaas_core.dispatch import events as ev
 from everfaas_core.dispatch.entries import Phase
 from everfaas_core.dispatch.machine import Machine, MachineConfig
-from everfaas_core.model.errors import StoreRefused, StoreUnavailable
+from everfaas_core.model.errors import EverfaasError, StoreRefused, StoreUnavailable
 from everfaas_core.model.ids import DispatcherId
 from everfaas_core.model.records import FleetReport, Requeue, Turn, WorkerInfo
 from everfaas_core.model.states import Cause
 from everfaas_core.ports import Link, Store, Strategy, TaskSource, Watch
 from everfaas_core.runtime.codebook import Codebook
+from everfaas_core.runtime.neighbours import Neighbours, advertised
 from everfaas_core.runtime.poll import Poller
+from everfaas_core.runtime.processes import this_machine
 from everfaas_core.runtime.signals import DRAIN, STOP, StopRequest
 from everfaas_core.runtime.sources import SourceThreads
 from everfaas_core.runtime.turns import Turns
-from everfaas_core.wire.messages import Held, Outcome, Welcome
+from everfaas_core.runtime.watchdog import Watchdog
+from everfaas_core.wire.messages import Held, Outcome, Peers, Welcome
 
 STORE_RETRY_S: Final = 0.1
 STORE_RETRY_S_MAX: Final = 1.0
 REPEAT_WARNING_S: Final = 5.0
+LOOK_AROUND_S: Final = 1.0
+"""How often other dispatchers are looked for."""
+
 EXCHANGES_MAX: Final = 8
 """Store round trips of one turn, before the links are heard again."""
+
+
+class Starved(EverfaasError):
+    """The dispatcher is connected and does not consume."""
+
+    code = "starved"
 
 
 class DispatcherConfig(Struct, frozen=True, kw_only=True):
@@ -43,7 +55,7 @@ class DispatcherConfig(Struct, frozen=True, kw_only=True):
     dispatcher_id: DispatcherId
     mode: str
     heartbeat_s: float = 0.5
-    liveness_s: float = 2.0
+    liveness_s: float = 2.5
     lease_s: float = 3.0
     adoption_s: float = 5.0
     default_timeout_s: float | None = None  # --task-deadline
@@ -82,8 +94,15 @@ class Dispatcher:
             ),
             strategy,
         )
-        welcome = Welcome(config.dispatcher_id, config.heartbeat_s, config.liveness_s)
-        self._turns = Turns(welcome, Codebook(), bound=link.bound)
+        self._machine_token = this_machine()
+        self._turns = Turns(
+            Welcome(config.dispatcher_id, config.heartbeat_s, config.liveness_s, self._machine_token, os.getpid()),
+            Codebook(),
+            bound=link.bound,
+        )
+        self._watchdog = Watchdog()
+        self._neighbours = Neighbours(config.dispatcher_id, config.mode, self._machine_token)
+        self._look_around_at = 0.0
         self._poller = Poller()
         self._sources = SourceThreads(sources, store, self._log)
         self._watch: Watch | None = None
@@ -107,8 +126,8 @@ class Dispatcher:
             self._log.info("dispatcher %s, mode %s%s", self._config.dispatcher_id, self._config.mode, where)
             self._sources.start()
             self._loop()
-        except StoreRefused as error:
-            self._log.error("%s", error)
+        except (StoreRefused, Starved) as error:
+            self._log.critical("%s", error)
             return 1
         finally:
             self._close()
@@ -180,6 +199,7 @@ class Dispatcher:
         outcomes: dict[Held, Outcome] = {}
         events = self._carried + events
         self._carried = []
+        self._look_around(now)
         for event in events:
             if isinstance(event, ev.Ended):
                 outcomes.update(((one.task_id, one.attempt), one) for one in event.items)
@@ -208,11 +228,13 @@ class Dispatcher:
             finishes=tuple(errand.finishes),
             requeues=tuple(errand.requeues),
             starts=tuple(errand.starts),
+            adopts=tuple(errand.adopts),
             functions=tuple(errand.functions),
             claim=errand.claim,
             lease_s=self._config.lease_s,
             report=self._report(now) if reporting else None,
             sweep=reporting,
+            dead=self._neighbours.dead() if reporting else (),
         )
         try:
             self._prepare()
@@ -223,10 +245,43 @@ class Dispatcher:
         if self._warned_at > float("-inf"):
             self._log.info("the store is back")
             self._warned_at = float("-inf")
+        if reply.claimed:
+            self._watchdog.fed()
         if reporting:
             self._report_at = now + self._config.lease_s / 3
             self._announce()
         return self._turns.events(turn, reply)
+
+    def _look_around(self, now: float) -> None:
+        """Learn of the other dispatchers on this store: dead ones, whose claims we take over, and workers' peers."""
+        if now < self._look_around_at or now < self._store_at:
+            return
+        try:
+            self._prepare()
+            self._neighbours.update(self._store.fleet())
+        except StoreUnavailable as error:
+            self._carried += self._store_failed(error)
+            return
+        self._look_around_at = now + LOOK_AROUND_S
+        try:
+            self._watch_consumption(now)
+        except StoreUnavailable as error:
+            self._carried += self._store_failed(error)
+            return
+        peers = () if self._link.bound else self._neighbours.peers()
+        if self._turns.meet(peers):
+            for worker in self._machine.fleet:
+                self._link.send(worker.worker_id, Peers(peers))
+
+    def _watch_consumption(self, now: float) -> None:
+        """End loudly when tasks are ready and slots are free, and still nothing is claimed. Raises Starved."""
+        if self._machine.draining or not self._machine.fleet.credit:
+            self._watchdog.fed()
+        elif self._watchdog.starved(now, lambda: self._store.health().ready):
+            raise Starved(
+                "tasks are ready and slots are free, but the store gives us none: ending, to be started anew",
+                hint="look at the store's log; if this comes again, report it with both logs",
+            )
 
     def _prepare(self) -> None:
         if not self._prepared:
@@ -273,6 +328,8 @@ class Dispatcher:
             host=platform.node(),
             pid=os.getpid(),
             started_ms=self._started_ms,
+            address=advertised(self._link.address),
+            machine=self._machine_token,
             workers=tuple(
                 WorkerInfo(
                     worker_id=worker.worker_id,

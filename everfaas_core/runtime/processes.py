@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -30,3 +31,31 @@ def death_signal_setter(signum: int = signal.SIGKILL, *, parent: int | None = No
             os.kill(os.getpid(), signum)
 
     return set_death_signal
+
+
+def this_machine() -> str:
+    """Return what tells whether two processes can see each other's process ids: the kernel's boot and the namespace.
+
+    "" where that can't be known; then nothing is concluded from process ids.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        namespace = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return ""
+    return f"{boot}/{namespace}"
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process of this machine has not ended. A zombie has; one of another user is alive."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:  # it has ended just now; or there is no /proc here, and the signal has told all there is to know
+        return not Path("/proc/self/stat").exists()
+    return state not in ("Z", "X")

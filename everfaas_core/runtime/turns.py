@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
 from msgspec import Struct
 
 from everfaas_core.dispatch import actions as do
 from everfaas_core.dispatch import events as ev
 from everfaas_core.model.failure import failure_payload
 from everfaas_core.model.ids import FunctionId, TaskId, WorkerId
-from everfaas_core.model.records import ClaimedTask, Finish, Requeue, Start, Turn, TurnReply
+from everfaas_core.model.records import Adopt, ClaimedTask, Finish, Requeue, Start, Turn, TurnReply
 from everfaas_core.model.states import Cause, Status
 from everfaas_core.runtime.codebook import Codebook
 from everfaas_core.wire.messages import (
@@ -40,11 +41,12 @@ class Errand(Struct):
     finishes: list[Finish]
     requeues: list[Requeue]
     starts: list[Start]
+    adopts: list[Adopt]
     functions: set[FunctionId]
     claim: int = 0
 
     def __bool__(self) -> bool:
-        return bool(self.finishes or self.requeues or self.starts or self.functions or self.claim)
+        return bool(self.finishes or self.requeues or self.starts or self.adopts or self.functions or self.claim)
 
 
 class Turns:
@@ -56,7 +58,14 @@ class Turns:
         self._bound = bound
         self._payloads: dict[TaskId, ClaimedTask] = {}
         self._code_wanted: list[tuple[WorkerId, FunctionId]] = []
-        self.errand = Errand([], [], [], set())
+        self.errand = Errand([], [], [], [], set())
+
+    def meet(self, peers: tuple[str, ...]) -> bool:
+        """Name these dispatchers to workers that join from now on; return False if that is nothing new."""
+        if peers == self._welcome.peers:
+            return False
+        self._welcome = msgspec.structs.replace(self._welcome, peers=peers)
+        return True
 
     def take(self, actions: Sequence[do.Action], outcomes: dict[Held, Outcome]) -> Letters:
         """Add the store's part of a step to the errand, and return the messages, tasks and acknowledgements batched.
@@ -75,6 +84,8 @@ class Turns:
                     self.errand.starts.append(
                         Start(task_id=task_id, attempt=attempt, worker=worker_id, bound=self._bound)
                     )
+                case do.AdoptAttempt(task_id, attempt, worker_id):
+                    self.errand.adopts.append(Adopt(task_id=task_id, attempt=attempt, worker=worker_id))
                 case do.FinishAttempt(task_id, attempt):
                     self.errand.finishes.append(self._finish(action, outcomes.get((task_id, attempt))))
                 case do.RequeueAttempt():
@@ -157,7 +168,7 @@ class Turns:
         """Return what the store's answer means to the machine, and forget what has been carried out."""
         errand = self.errand
         del errand.finishes[: len(turn.finishes)], errand.requeues[: len(turn.requeues)]
-        del errand.starts[: len(turn.starts)]
+        del errand.starts[: len(turn.starts)], errand.adopts[: len(turn.adopts)]
         errand.functions.difference_update(turn.functions)
         for function_id, record in zip(turn.functions, reply.functions, strict=True):
             self._codebook.put(function_id, record)
@@ -170,6 +181,8 @@ class Turns:
                 self._payloads.pop(task_id, None)
         if turn.starts:
             events.append(self._started(turn, reply))
+        for adopt, task in zip(turn.adopts, reply.adoptions, strict=True):
+            events.append(ev.Answered((adopt.task_id, adopt.attempt), adopt.worker, task))
         if reply.evicted:
             self._payloads.clear()
             events.append(ev.Evicted())
@@ -183,6 +196,7 @@ class Turns:
         if turn.claim:
             errand.claim = 0
             events.append(ev.Claimed(turn.claim, reply.claimed, reply.next_due_s))
+        events.extend(ev.WorkerDrained(worker_id) for worker_id in reply.drains)
         if reply.cancels:
             events.append(ev.CancelAsked(reply.cancels))
         return events

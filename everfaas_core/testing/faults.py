@@ -7,7 +7,7 @@ from enum import Enum, auto
 from typing import Any, Protocol, TypeVar, cast
 
 from everfaas_core.model.errors import StoreUnavailable
-from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId
+from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
 from everfaas_core.model.records import (
     FleetReport,
     FunctionRecord,
@@ -91,6 +91,12 @@ class FaultyStore:
 
     def cancel(self, ids: Sequence[TaskId]) -> Sequence[str | None]:
         return self._call("cancel", lambda: self.inner.cancel(ids))
+
+    def retry(self, task_id: TaskId, new_id: TaskId) -> TaskId | None:
+        return self._call("retry", lambda: self.inner.retry(task_id, new_id))
+
+    def drain_worker(self, worker_id: WorkerId) -> bool:
+        return self._call("drain_worker", lambda: self.inner.drain_worker(worker_id))
 
     def fleet(self) -> Sequence[FleetReport]:
         return self._call("fleet", self.inner.fleet)

@@ -54,7 +54,7 @@ class House:
         self._transport = transport
         self._workers = 0 if mode.runs_slots else workers
         self._options = options or {}
-        self._timing = {"heartbeat_s": heartbeat_s, "liveness_s": 4 * heartbeat_s, "lease_s": lease_s}
+        self._timing = {"heartbeat_s": heartbeat_s, "liveness_s": 5 * heartbeat_s, "lease_s": lease_s}
         self._default_timeout_s = default_timeout_s
         self._threads: list[tuple[threading.Thread, StopRequest]] = []
         self._ready = threading.Event()

@@ -19,11 +19,23 @@ from everfaas_core.testing.store_clients import ClientContract
 from everfaas_core.testing.store_dispatch import DispatchContract
 from everfaas_core.testing.store_history import HistoryContract
 from everfaas_core.testing.store_leases import LeaseContract
+from everfaas_core.testing.store_queues import QueueContract
+from everfaas_core.testing.store_retries import RetryContract
 from everfaas_core.testing.store_scene import Scene
+from everfaas_core.testing.store_takeover import TakeoverContract
 from everfaas_core.testing.store_wakeups import WakeupContract
 
 
-class StoreContract(ClientContract, DispatchContract, LeaseContract, WakeupContract, HistoryContract):
+class StoreContract(
+    ClientContract,
+    DispatchContract,
+    LeaseContract,
+    TakeoverContract,
+    RetryContract,
+    QueueContract,
+    WakeupContract,
+    HistoryContract,
+):
     """All parts of the contract. Inherit, and define the fixture `make_store`."""
 
     @pytest.fixture

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 
 from everfaas_core.model.ids import DispatcherId, TaskId, WorkerId
-from everfaas_core.model.records import Finish, Requeue, Start
+from everfaas_core.model.records import Adopt, Finish, Requeue, Start
 from everfaas_core.model.states import TERMINAL, TRANSITIONS, Cause, Status
 from everfaas_core.ports import Store
 from everfaas_core.testing.faults import Fault, FaultyStore, persistently
@@ -27,6 +27,7 @@ class Entry:
     charged: int = 0
     holder: DispatcherId | None = None
     is_live: bool = False
+    worker: WorkerId | None = None  # of the last attempt
     is_cancelled: bool = False
     result: bytes = b""
     cause: Cause | None = None
@@ -59,7 +60,7 @@ class History:
 
     def run(self, steps: int) -> None:
         actions = [self.submit, self.claim, self.claim, self.start, self.start, self.finish, self.finish]
-        actions += [self.requeue, self.cancel, self.mixed]
+        actions += [self.requeue, self.cancel, self.adopt, self.mixed]
         for _ in range(steps):
             self.random.choice(actions)()
             if self.random.random() < 0.2:
@@ -105,12 +106,12 @@ class History:
             item = Start(task_id=task, attempt=attempt, worker=WorkerId(f"worker-of-{me}"))
             is_held = entry.status not in TERMINAL and entry.holder == me
             applied = is_held and not entry.is_live and attempt == entry.attempt + 1
-            repeated = is_held and entry.is_live and attempt == entry.attempt
+            repeated = is_held and entry.is_live and (attempt, item.worker) == (entry.attempt, entry.worker)
             (started,) = persistently(lambda me=me, item=item: self.scene.turn(me, starts=(item,)).started)
             assert started == (applied or repeated)
             if applied:
                 entry.become(Status.RUNNING)
-                entry.attempt, entry.is_live = attempt, True
+                entry.attempt, entry.is_live, entry.worker = attempt, True, item.worker
 
     def finish(self) -> None:
         for task, entry in self.some():
@@ -153,6 +154,18 @@ class History:
                 if not entry.is_live:
                     entry.end(Status.CANCELLED, Cause.CANCELLED, self.calm.result(task))
             assert status == entry.status
+
+    def adopt(self) -> None:
+        """A worker comes to a dispatcher, perhaps another one, and says what it runs."""
+        for task, entry in self.some(3):
+            me, attempt = self.random.choice(DISPATCHERS), self.token(entry, entry.attempt)
+            worker = entry.worker if entry.worker and self.random.random() < 0.8 else WorkerId("another")
+            item = Adopt(task_id=task, attempt=attempt, worker=worker)
+            (found,) = persistently(lambda me=me, item=item: self.scene.turn(me, adopts=(item,)).adoptions)
+            is_there = entry.is_live and (attempt, worker) == (entry.attempt, entry.worker)
+            assert (found is not None) == is_there
+            if is_there:
+                entry.holder = me
 
     def mixed(self) -> None:
         """One turn that gives tasks back and claims, as dispatchers do: the claim may bring the same ones again."""

@@ -145,11 +145,11 @@ def _lift_outcome(item: Outcome, blobs: list[Frame]) -> Outcome:
     result = _lift(item.result, blobs)
     if result is item.result:
         return item
-    return Outcome(item.task_id, item.attempt, item.cause, result, item.error, item.run_s)
+    return Outcome(item.task_id, item.attempt, item.cause, result, item.error, item.run_s, item.raised)
 
 
 def _lower_outcome(item: Outcome, blobs: Iterator[Frame]) -> Outcome:
     result = _lower(item.result, blobs)
     if result is item.result:
         return item
-    return Outcome(item.task_id, item.attempt, item.cause, result, item.error, item.run_s)
+    return Outcome(item.task_id, item.attempt, item.cause, result, item.error, item.run_s, item.raised)

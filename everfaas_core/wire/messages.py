@@ -53,6 +53,7 @@ class Outcome(Struct, frozen=True, array_like=True):
     result: bytes
     error: str | None = None  # traceback or reason as text
     run_s: float | None = None
+    raised: tuple[str, ...] = ()  # names of the exception's class and its bases, nearest first
 
 
 Held = tuple[TaskId, int]  # (task, attempt)
@@ -113,11 +114,23 @@ class Bye(Message, frozen=True, array_like=True, tag=True):
 
 
 class Welcome(Message, frozen=True, array_like=True, tag=True):
-    """You are joined. Beat every `heartbeat_s`; silence for `liveness_s` means lost, to either side."""
+    """You are joined. Beat every `heartbeat_s`; silence for `liveness_s` means lost, to either side.
+
+    `machine` and `pid` say which process I am, to workers on the same machine; `peers` are where else you could go.
+    """
 
     dispatcher_id: DispatcherId
     heartbeat_s: float
     liveness_s: float
+    machine: str = ""
+    pid: int = 0
+    peers: tuple[str, ...] = ()
+
+
+class Peers(Message, frozen=True, array_like=True, tag=True):
+    """Other dispatchers of the same mode on the same store, as far as I know now: go there when I am gone."""
+
+    addresses: tuple[str, ...]
 
 
 class Refuse(Message, frozen=True, array_like=True, tag=True):
@@ -164,4 +177,4 @@ class Quit(Message, frozen=True, array_like=True, tag=True):
 
 
 ToDispatcher = Hello | Beat | Outcomes | Missing | Draining | Bye
-ToWorker = Welcome | Refuse | Tasks | Ack | Kill | Pulse | Stranger | Quit
+ToWorker = Welcome | Peers | Refuse | Tasks | Ack | Kill | Pulse | Stranger | Quit

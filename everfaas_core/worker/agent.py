@@ -16,8 +16,9 @@ from msgspec import Struct
 from everfaas_core.model.ids import WorkerId
 from everfaas_core.ports import SlotHost, Uplink
 from everfaas_core.runtime.poll import Poller
+from everfaas_core.runtime.processes import is_alive, this_machine
 from everfaas_core.runtime.signals import DRAIN, STOP, StopRequest
-from everfaas_core.wire.messages import Bye, Held
+from everfaas_core.wire.messages import Bye, Held, Welcome
 from everfaas_core.worker import session as s
 
 LONELY_S: Final = 3.0
@@ -77,7 +78,7 @@ class Agent:
         self._log = log
         self._clock = clock
         self._poller = Poller()
-        self._session = s.Session(self._identity(), host, self._new_id)
+        self._session = s.Session(self._identity(), host, self._new_id, url=config.url, gone=self._gone)
         self._draining = False
         self._turned_at = 0.0
         self._drained_at: float | None = None  # when nothing ran any more
@@ -96,6 +97,12 @@ class Agent:
 
     def _new_id(self) -> WorkerId:
         return WorkerId(f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}")
+
+    def _gone(self, welcome: Welcome) -> bool:
+        """Tell whether this dispatcher is surely dead, and nobody has taken its place."""
+        if welcome.machine == this_machine() and is_alive(welcome.pid):
+            return False
+        return self._uplink.absent()
 
     def run(self) -> int:
         """Work until told to stop. Raises ConfigError if the url is no good."""
@@ -161,8 +168,8 @@ class Agent:
                 case s.StopAttempts(items):
                     if items:
                         self._host.kill(items)
-                case s.Reconnect():
-                    self._uplink.reconnect()
+                case s.Reconnect(url):
+                    self._uplink.reconnect(url or None)
                     same_connection = False
                 case s.Drain():
                     self._drain("the dispatcher asked this worker to leave")

@@ -28,6 +28,7 @@ TRACEBACK_CHARS_MAX: Final = 64 * 1024
 CHAIN_MAX: Final = 8
 """Causes and contexts of an exception that travel as objects; the traceback's text has all of them."""
 
+CLASSES_MAX: Final = 16  # of an exception's bases, for retry policies
 PICKLE_PROTOCOL: Final = 5  # read by every Python from 3.8 on
 _OURS: Final = os.path.dirname(__file__) + os.sep
 
@@ -93,6 +94,15 @@ def dump_raised(error: BaseException, main: ModuleType) -> tuple[bytes, str]:
         f"Remote traceback:\n{text}"
     )
     return failure_payload(Cause.RAISED, message), text
+
+
+def class_names(error: BaseException) -> tuple[str, ...]:
+    """Return by which names a retry policy may list this exception: its class and bases, short and with module."""
+    names: list[str] = []
+    for one in type(error).__mro__[:CLASSES_MAX]:
+        if one is not object and one is not BaseException:
+            names += (one.__qualname__, f"{one.__module__}.{one.__qualname__}")
+    return tuple(names)
 
 
 def _rebuild_problem(data: bytes, error: BaseException) -> str:

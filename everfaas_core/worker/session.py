@@ -17,6 +17,7 @@ from everfaas_core.model.ids import DispatcherId, FunctionId, WorkerId
 from everfaas_core.model.states import Cause
 from everfaas_core.wire import messages as m
 from everfaas_core.wire.messages import Held, Outcome
+from everfaas_core.worker.contact import Contact
 
 HELLO_S_FIRST: Final = 2.0
 HELLO_S_MAX: Final = 8.0
@@ -25,9 +26,15 @@ HELLO_S_MAX: Final = 8.0
 REFUSED_S_MAX: Final = 5.0
 """The longest wait before a worker that is refused again and again comes back."""
 
-FENCE_SHARE: Final = 0.75
+FENCE_SHARE: Final = 0.6
 """Of the liveness: a worker that was stopped for so long trusts nothing it was sent, and its slots are dead by then,
 before the dispatcher gives their tasks to others."""
+
+FAILOVER_S: Final = 1.0
+"""How long each dispatcher is tried for when there are several."""
+
+ABSENCE_S: Final = 0.5
+"""How often it is asked whether the dispatcher is gone, while it does not answer and something runs."""
 
 OUTCOMES_MAX: Final = 1_000
 """Outcomes in one message."""
@@ -68,6 +75,8 @@ class Say(Struct, frozen=True):
 
 class Reconnect(Struct, frozen=True):
     """Replace the connection. What else has come in over the old one is void."""
+
+    url: str | None = None  # None: to where it was
 
 
 class Accept(Struct, frozen=True):
@@ -111,10 +120,24 @@ class Phase(StrEnum):
 class Session:
     """See the module. Instants are monotonic seconds."""
 
-    def __init__(self, identity: Identity, capacity: Capacity, new_id: Callable[[], WorkerId]) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        capacity: Capacity,
+        new_id: Callable[[], WorkerId],
+        *,
+        url: str = "",
+        gone: Callable[[m.Welcome], bool] = lambda welcome: False,
+    ) -> None:
+        """`url` is where the first connection goes. `gone(welcome)` tells whether that dispatcher is surely dead."""
         self._identity = identity
         self._capacity = capacity
         self._new_id = new_id
+        self._urls = [url]  # where to try, in turn; the first is the operator's
+        self._tried = 0
+        self._gone = gone
+        self._contact = Contact()
+        self._fenced_at = 0.0
         self.worker_id = new_id()
         self.phase = Phase.JOINING
         self.retained: dict[Held, Outcome] = {}  # outcomes until they are acknowledged
@@ -157,6 +180,10 @@ class Session:
                 return self._on_refuse(now, reason) if again else [Leave(reason)]
             case m.Quit():
                 return [Drain()]
+            case m.Pulse():
+                self._contact.pulse()
+            case m.Peers(addresses):
+                self._meet(addresses)
             case m.Ack(items):
                 for key in items:
                     if (outcome := self.retained.pop(key, None)) is not None:
@@ -169,13 +196,15 @@ class Session:
             case m.Kill(items) if self.joined:
                 return self._on_kill(items)
             case _:
-                pass  # a Pulse; or something from before the Welcome, which the dispatcher knows to be lost
+                pass  # something from before the Welcome, which the dispatcher knows to be lost
         return []
 
     def _on_welcome(self, now: float, welcome: m.Welcome) -> list[Directive]:
         if self.joined:
             return []
         self._welcome = welcome
+        self._contact.welcomed()
+        self._meet(welcome.peers)
         self.phase = Phase.JOINED
         self._hello_wait_s, self._refusals = HELLO_S_FIRST, 0
         self._unsent = list(self.retained)
@@ -189,6 +218,12 @@ class Session:
         if self._lacking:
             say.append(Say(m.Missing(tuple(self._lacking))))
         return say
+
+    def _meet(self, addresses: tuple[str, ...]) -> None:
+        """Remember where else to go. The present dispatcher stays where we are in the list."""
+        here = self._urls[self._tried % len(self._urls)]
+        self._urls = list(dict.fromkeys([self._urls[0], here, *addresses]))
+        self._tried = self._urls.index(here)
 
     def overslept(self, now: float, gap_s: float) -> list[Directive]:
         """Take note that this process was stopped for `gap_s`; called before anything that came meanwhile is heard."""
@@ -236,8 +271,9 @@ class Session:
         return [Reconnect(), *([] if wait_s else self._hello(now))]
 
     def _hello(self, now: float) -> list[Directive]:
-        self._hello_at = now + self._hello_wait_s
+        self._hello_at = now + (self._hello_wait_s if len(self._urls) == 1 else FAILOVER_S)
         self._epoch += 1
+        self._contact.hello(now)
         self._base = self._capacity.accepted
         held = dict.fromkeys([*self._capacity.running(), *self.retained])
         # What is abandoned still counts as running for a moment; the dispatcher has given it to others.
@@ -287,12 +323,34 @@ class Session:
 
     def tick(self, now: float) -> list[Directive]:
         """Do what is due; called in every turn, after all else."""
+        return [*self._fence(now), *self._converse(now)]
+
+    def _fence(self, now: float) -> list[Directive]:
+        """Stop everything once the dispatcher may have given it to others: out of touch, and not known to be dead."""
+        if now < self._fence_due():
+            return []
+        self._fenced_at = now
+        running = tuple(self._capacity.running())
+        if not running:
+            return []
+        if self._gone(self._welcome):
+            self._contact.excused(now)
+            return []
+        return [Note(f"out of touch with the dispatcher: stopping {len(running)} attempts"), StopAttempts(running)]
+
+    def _fence_due(self) -> float:
+        return max(self._contact.ends_at(self._welcome.liveness_s), self._fenced_at + ABSENCE_S)
+
+    def _converse(self, now: float) -> list[Directive]:
         if not self.joined:
             if now < self._hello_at:
                 return []
             first = self._hello_at == 0.0
             self._hello_wait_s = HELLO_S_FIRST if first else min(2 * self._hello_wait_s, HELLO_S_MAX)
-            return self._hello(now) if first else [Reconnect(), *self._hello(now)]
+            if first:
+                return self._hello(now)
+            self._tried += 1
+            return [Reconnect(self._urls[self._tried % len(self._urls)]), *self._hello(now)]
         if now >= self._heard_at + self._welcome.liveness_s:
             silent_s = now - self._heard_at
             return [Note(f"the dispatcher was silent for {silent_s:.1f} s; reconnecting"), *self._begin_anew(now, 0.0)]
@@ -307,6 +365,7 @@ class Session:
         say: list[Directive] = [Say(m.Outcomes(tuple(unsent[at : at + OUTCOMES_MAX]), granted)) for at in starts]
         if now >= self._beat_at or (granted > self._granted and not say):
             say.append(Say(m.Beat(granted)))  # only a Beat is answered by a Pulse
+            self._contact.beat(now)
             self._beat_at = now + self._welcome.heartbeat_s
         self._granted = granted
         return say
@@ -318,11 +377,12 @@ class Session:
 
     def next_timer(self) -> float:
         """Return the instant at which `tick` has to be called at the latest."""
+        due = [self._fence_due()] if self._capacity.running() else []
         if not self.joined:
-            return self._hello_at
+            return min([self._hello_at, *due])
         if self._unsent:
             return 0.0
-        return min(self._beat_at, self._heard_at + self._welcome.liveness_s)
+        return min([self._beat_at, self._heard_at + self._welcome.liveness_s, *due])
 
     def returned(self, unbegun: Iterable[Held]) -> tuple[Held, ...]:
         """Return what a Bye lists: attempts that never began, as far as the dispatcher has not acknowledged that."""

@@ -14,7 +14,7 @@ from everfaas_core.model.states import Cause
 from everfaas_core.wire.messages import Outcome, Outcomes, TaskItem
 from everfaas_core.worker.channel import SlotPipe
 from everfaas_core.worker.code import MAIN, CodeShelf, LoadedFunction, NotLoadable, load_call
-from everfaas_core.worker.results import NotSerializable, dump, dump_raised
+from everfaas_core.worker.results import NotSerializable, class_names, dump, dump_raised
 
 STRAYED: Final = 71  # exit status of a copy of the slot that a task forked and did not end
 
@@ -56,6 +56,7 @@ class Slot:
     def _call(self, item: TaskItem, function: LoadedFunction) -> Outcome:
         args, kwargs = load_call(item.payload)
         text: str | None = None
+        raised: tuple[str, ...] = ()
         sys.modules[MAIN] = function.main  # what the function's own imports of __main__, and dill, are to find
         started = time.perf_counter()
         try:
@@ -64,6 +65,7 @@ class Slot:
             run_s = time.perf_counter() - started
             self._stay_single()
             result, text = dump_raised(error, function.main)
+            raised = class_names(error)
             cause = Cause.RAISED
             error.__traceback__ = None  # do not keep the frames, and all that they hold, alive
         else:
@@ -72,7 +74,7 @@ class Slot:
             result = dump(value, function.main)
             cause = Cause.OK
         self._flush()
-        return Outcome(item.task_id, item.attempt, cause, result, text, run_s)
+        return Outcome(item.task_id, item.attempt, cause, result, text, run_s, raised)
 
     def _stay_single(self) -> None:
         """End here if this is a copy that the task forked: only the slot itself may answer."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Sequence
 from typing import Final
 
@@ -20,6 +21,7 @@ HWM_MESSAGES: Final = 10_000
 RECEIVE_MAX: Final = 1_000
 RECONNECT_MS: Final = 50
 RECONNECT_MS_MAX: Final = 1_000
+PROBE_S: Final = 0.1
 LINGER_MS: Final = 1_000
 """How long a Bye, and the outcomes before it, may take to leave when the worker closes."""
 
@@ -63,22 +65,22 @@ class DealerUplink:
     def _connect(self) -> None:
         assert self._context is not None
         assert self._selector is not None
-        socket = self._context.socket(zmq.DEALER)
-        socket.set(zmq.SNDHWM, HWM_MESSAGES)
-        socket.set(zmq.RCVHWM, HWM_MESSAGES)
-        socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
-        socket.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
-        socket.set(zmq.LINGER, 0)
-        socket.set(zmq.IPV6, 1)
-        monitor = socket.get_monitor_socket(_WATCHED)
+        dealer = self._context.socket(zmq.DEALER)
+        dealer.set(zmq.SNDHWM, HWM_MESSAGES)
+        dealer.set(zmq.RCVHWM, HWM_MESSAGES)
+        dealer.set(zmq.RECONNECT_IVL, RECONNECT_MS)
+        dealer.set(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
+        dealer.set(zmq.LINGER, 0)
+        dealer.set(zmq.IPV6, 1)
+        monitor = dealer.get_monitor_socket(_WATCHED)
         try:
-            socket.connect(self._url)
+            dealer.connect(self._url)
         except zmq.ZMQError as error:
-            socket.disable_monitor()
-            socket.close(0)
+            dealer.disable_monitor()
+            dealer.close(0)
             raise ConfigError(f"can't connect to {self._url}: {error}", hint="it looks like tcp://HOST:5555") from error
-        self._socket, self._monitor, self._connected = socket, monitor, False
-        self._selector.register(descriptor(socket))
+        self._socket, self._monitor, self._connected = dealer, monitor, False
+        self._selector.register(descriptor(dealer))
         self._selector.register(descriptor(monitor))
 
     def _disconnect(self, linger_ms: int) -> None:
@@ -132,15 +134,30 @@ class DealerUplink:
             if not isinstance(message, Bye):
                 self.reconnect()
 
-    def reconnect(self) -> None:
+    def reconnect(self, url: str | None = None) -> None:
         """Replace the socket: a fresh connection with an identity of its own."""
         self._disconnect(0)
+        if url is not None:
+            self._url = check_url(url)
         self._connect()
+
+    def absent(self) -> bool:
+        """Tell whether a connection is refused now."""
+        scheme, _, where = self._url.partition("://")
+        if scheme != "tcp":
+            return False
+        host, _, port = where.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_S).close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def pending(self) -> bool:
         """Tell whether something has come in that the descriptors will not tell of again."""
-        sockets = (self._socket, self._monitor)
-        return any(socket is not None and readable(socket) for socket in sockets)
+        return any(one is not None and readable(one) for one in (self._socket, self._monitor))
 
     def close(self) -> None:
         """Close; what was sent just before has LINGER_MS to leave."""

@@ -8,8 +8,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from everfaas_core.model.errors import QueueFull, UnknownFunction
-from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId
+from everfaas_core.model.errors import IdempotencyConflict, QueueFull, UnknownFunction
+from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
 from everfaas_core.model.records import (
     FleetReport,
     FunctionRecord,
@@ -22,7 +22,7 @@ from everfaas_core.model.records import (
     Turn,
     TurnReply,
 )
-from everfaas_core.model.states import Cause
+from everfaas_core.model.states import Cause, Status
 from everfaas_core.ports import Notice, StoreHealth, Watch
 
 from . import turns
@@ -92,14 +92,14 @@ class MemoryStore:
             return ids
 
     def _sort_out(self, specs: Sequence[TaskSpec]) -> tuple[list[TaskId], list[TaskSpec]]:
-        """Return the ids to answer with, and the tasks that are new. Raises UnknownFunction."""
+        """Return the ids to answer with, and the tasks that are new. Raises UnknownFunction or IdempotencyConflict."""
         ids: list[TaskId] = []
         fresh: dict[TaskId, TaskSpec] = {}
-        keys: dict[str, TaskId] = {}
+        keys: dict[str, TaskSpec] = {}
         for spec in specs:
             first = None
             if spec.task_id not in self._tables.tasks and spec.task_id not in fresh:
-                first = self._first_of(spec.idempotency_key, keys)
+                first = self._first_of(spec, keys)
                 if first is None:
                     if spec.function_id not in self._tables.functions:
                         raise UnknownFunction(
@@ -107,17 +107,27 @@ class MemoryStore:
                         )
                     fresh[spec.task_id] = spec
                     if spec.idempotency_key is not None:
-                        keys[spec.idempotency_key] = spec.task_id
+                        keys[spec.idempotency_key] = spec
             ids.append(first or spec.task_id)
         return ids, list(fresh.values())
 
-    def _first_of(self, key: str | None, keys: dict[str, TaskId]) -> TaskId | None:
+    def _first_of(self, spec: TaskSpec, keys: dict[str, TaskSpec]) -> TaskId | None:
+        """Return the task that the spec's idempotency key stands for, in this batch or while its record is kept."""
+        key = spec.idempotency_key
         if key is None:
             return None
-        if key in keys:
-            return keys[key]
-        first = self._tables.keys.get(key)
-        return first if first is not None and self._tables.find(first) is not None else None
+        first = keys.get(key)
+        if first is None:
+            kept = self._tables.find(self._tables.keys.get(key, TaskId("")))
+            if kept is None:
+                return None
+            first = kept.spec
+        if (first.function_id, first.payload) != (spec.function_id, spec.payload):
+            raise IdempotencyConflict(
+                f"the idempotency key {key!r} stands for task {first.task_id}, which is another call",
+                hint="a key belongs to one function and one payload, byte for byte: choose another key",
+            )
+        return first.task_id
 
     def _made(self, spec: TaskSpec) -> Task:
         now = self._tables.now_ms()
@@ -129,7 +139,8 @@ class MemoryStore:
             max_attempts=_first(spec.max_attempts, o.max_attempts, self._defaults.max_attempts),
             ttl_s=_first(spec.result_ttl_s, o.result_ttl_s, self._defaults.result_ttl_s),
             timeout_s=o.timeout_s if spec.timeout_s is None else spec.timeout_s,
-            backoff_s=o.retry_backoff_s,
+            backoff_s=_first(spec.retry_backoff_s, o.retry_backoff_s),
+            retry_on=_first(spec.retry_on, o.retry_on),
             deadline_ms=None if spec.deadline_s is None else now + int(spec.deadline_s * 1000),
         )
 
@@ -188,6 +199,38 @@ class MemoryStore:
         tables.conclude_cancelled(task)
         return task.status
 
+    def retry(self, task_id: TaskId, new_id: TaskId) -> TaskId | None:
+        """Submit the call of a task that has failed, or was cancelled, as a new task."""
+        tables = self._tables
+        with tables.lock:
+            if new_id in tables.tasks:
+                return new_id
+            old = tables.find(task_id)
+            if old is None or old.status not in (Status.FAILED, Status.CANCELLED):
+                return None if old is None else task_id
+            changes = {"task_id": new_id, "idempotency_key": None, "retry_of": task_id}
+            again = Task(
+                spec=msgspec.structs.replace(old.spec, **changes),
+                submitted_ms=tables.now_ms(),
+                priority=old.priority,
+                max_attempts=old.max_attempts,
+                ttl_s=old.ttl_s,
+                timeout_s=old.timeout_s,
+                backoff_s=old.backoff_s,
+                retry_on=old.retry_on,
+                deadline_ms=None,
+            )
+            tables.add(again, 0)
+            return new_id
+
+    def drain_worker(self, worker_id: WorkerId) -> bool:
+        """Mark a worker, for its dispatcher to hear of with its next report."""
+        with self._tables.lock:
+            known = any(worker.worker_id == worker_id for report in self.fleet() for worker in report.workers)
+            if known:
+                self._tables.drains[worker_id] = self._tables.now_ms()
+            return known
+
     def fleet(self) -> Sequence[FleetReport]:
         """Return the reports of all dispatchers that live."""
         with self._tables.lock:
@@ -200,7 +243,9 @@ class MemoryStore:
             now = self._tables.now_ms()
             alive = [d for d in self._tables.dispatchers.values() if d.lease_ms > now]
             slots = sum(worker.slots for d in alive if d.report is not None for worker in d.report.workers)
-            return StoreHealth(kind="memory", queued=self._tables.queued(), dispatchers=len(alive), slots=slots)
+            queued, delayed = self._tables.queued(), self._tables.delayed_count
+            ready = queued - delayed
+            return StoreHealth(kind="memory", queued=queued, ready=ready, dispatchers=len(alive), slots=slots)
 
     # dispatchers
 
@@ -276,6 +321,7 @@ class MemoryStore:
             error=task.error,
             result_size_bytes=len(task.result),
             cancel_requested=task.cancelled,
+            retry_of=spec.retry_of,
         )
 
 
@@ -290,6 +336,7 @@ def _first(*values: T | None) -> T:
 def _matches(task: Task, where: TaskFilter) -> bool:
     return (
         (where.status is None or task.status == where.status)
+        and (where.cause is None or task.cause == where.cause)
         and (where.function_id is None or task.spec.function_id == where.function_id)
         and (where.group is None or task.spec.group == where.group)
         and (where.tag is None or where.tag in task.spec.tags)

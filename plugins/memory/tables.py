@@ -45,6 +45,7 @@ class Task:
     ttl_s: float
     timeout_s: float | None
     backoff_s: float
+    retry_on: tuple[str, ...]
     deadline_ms: int | None
     due_ms: int | None = None
     is_delayed: bool = False
@@ -101,6 +102,7 @@ class Tables:
         self.picks = 0
         self.dispatchers: dict[DispatcherId, Dispatcher] = {}
         self.evicted: dict[DispatcherId, None] = {}  # to be told so
+        self.drains: dict[WorkerId, int] = {}  # asked to leave → when it was last in a report, ms
         self.waiting: set[DispatcherId] = set()
         self.lost: dict[DispatcherId, TurnReply] = {}  # answers that a fault injector threw away
         self.watches: set[MemoryWatch] = set()
@@ -250,6 +252,7 @@ class Tables:
             priority=task.priority,
             max_attempts=task.max_attempts,
             retry_backoff_s=task.backoff_s,
+            retry_on=task.retry_on,
             timeout_s=task.timeout_s,
             remaining_s=remaining,
         )

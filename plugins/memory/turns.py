@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from everfaas_core.model.failure import failure_payload
-from everfaas_core.model.ids import DispatcherId
+from everfaas_core.model.ids import DispatcherId, WorkerId
 from everfaas_core.model.records import (
+    Adopt,
     AdoptedTask,
     AttemptRecord,
     ClaimedTask,
@@ -23,6 +24,8 @@ from everfaas_core.model.states import Cause, Status
 from .tables import ATTEMPTS_KEPT, Dispatcher, Tables, Task
 
 SHARE: Final = 8  # one pick of so many goes to the least urgent level
+DRAIN_KEPT_S: Final = 60.0  # how long a drain outlives the last report of its worker, which may change dispatchers
+BACKOFF_S_MAX: Final = 3600.0
 _LOST: Final = "the dispatcher that ran it was lost, and its attempts are used up"
 
 
@@ -33,31 +36,42 @@ def exchange(tables: Tables, turn: Turn) -> TurnReply:
     requeue(tables, me, turn.requeues)
     started = tuple([start(tables, me, item) for item in turn.starts])
     lost = _regain(tables, turn)
-    holds = turn.report is not None or turn.sweep or turn.claim > 0
-    evicted = lease(tables, turn) or lost.evicted if holds else False
+    adoptions = adopts(tables, turn, forgets=me in tables.evicted or lost.evicted)
+    evicted = lease(tables, turn) or lost.evicted if _holds(turn) else False
     adopted: list[AdoptedTask] = []
-    if turn.sweep:
+    if _sweeps(turn):
         tables.promote()
         end_late(tables)
         tables.expire()
         if not evicted:
             adopted = [AdoptedTask(task=again.task, worker=again.worker) for again in _held(tables, me, lost.adopted)]
-            adopted += take_over(tables, me)
+            adopted += take_over(tables, me, turn.dead)
     claimed: list[ClaimedTask] = []
     if turn.claim > 0 and not evicted:
         claimed = _unstarted(tables, me, lost.claimed)
         claimed += claim(tables, me, turn.claim - len(claimed))
-    due_s = tables.next_due_s() if turn.sweep or turn.claim > 0 else None
+    due_s = tables.next_due_s() if _sweeps(turn) or turn.claim > 0 else None
     return TurnReply(
         finished=finished,
         started=started,
+        adoptions=adoptions,
         functions=tuple([tables.functions.get(function_id) for function_id in turn.functions]),
         claimed=tuple(claimed),
         adopted=tuple(adopted),
-        cancels=tuple(tables.dispatchers[me].cancels) if holds else (),
+        cancels=tuple(tables.dispatchers[me].cancels) if _holds(turn) else (),
         next_due_s=0.0 if evicted and turn.claim > 0 else due_s,
+        drains=hear_drains(tables, turn),
         evicted=evicted,
     )
+
+
+def _sweeps(turn: Turn) -> bool:
+    return turn.sweep or bool(turn.dead)
+
+
+def _holds(turn: Turn) -> bool:
+    """Tell whether a turn comes from a dispatcher that holds, or will hold, claims under its lease."""
+    return turn.report is not None or _sweeps(turn) or turn.claim > 0 or bool(turn.adopts)
 
 
 def lose(tables: Tables, me: DispatcherId, reply: TurnReply) -> None:
@@ -77,8 +91,8 @@ def _regain(tables: Tables, turn: Turn) -> TurnReply:
         return TurnReply()
     rest = TurnReply(
         claimed=() if turn.claim > 0 else lost.claimed,
-        adopted=() if turn.sweep else lost.adopted,
-        evicted=lost.evicted and not (turn.report is not None or turn.sweep or turn.claim > 0),
+        adopted=() if _sweeps(turn) else lost.adopted,
+        evicted=lost.evicted and not _holds(turn),
     )
     if rest != TurnReply():
         tables.lost[turn.dispatcher_id] = rest
@@ -131,10 +145,40 @@ def start(tables: Tables, me: DispatcherId, item: Start) -> bool:
     return True
 
 
+def adopts(tables: Tables, turn: Turn, *, forgets: bool) -> tuple[ClaimedTask | None, ...]:
+    """Move claims to the dispatcher that their workers went to; to none that is about to forget what it holds."""
+    if turn.adopts:
+        tables.dispatchers.setdefault(turn.dispatcher_id, Dispatcher(_until_ms(tables, turn)))
+    return tuple([None if forgets else _adopt(tables, turn.dispatcher_id, item) for item in turn.adopts])
+
+
+def _adopt(tables: Tables, me: DispatcherId, item: Adopt) -> ClaimedTask | None:
+    task = tables.tasks.get(item.task_id)
+    if task is None or task.attempt != item.attempt or task.worker != item.worker or task.bound:
+        return None
+    if task.owner in tables.dispatchers:
+        tables.dispatchers[task.owner].claims.pop(task.task_id, None)
+        tables.dispatchers[task.owner].cancels.pop(task.task_id, None)
+    tables.hold(task, me)
+    return tables.describe(task)
+
+
+def hear_drains(tables: Tables, turn: Turn) -> tuple[WorkerId, ...]:
+    """Return the reported workers that were asked to leave, and forget those that nobody reports any more."""
+    if turn.report is None:
+        return ()
+    now = tables.now_ms()
+    asked = tuple([w.worker_id for w in turn.report.workers if w.worker_id in tables.drains])
+    tables.drains.update(dict.fromkeys(asked, now))
+    for worker_id in [worker_id for worker_id, at in tables.drains.items() if at <= now - DRAIN_KEPT_S * 1000]:
+        del tables.drains[worker_id]
+    return asked
+
+
 def lease(tables: Tables, turn: Turn) -> bool:
     """Renew a lease, or make one, so that no claim is without; return whether the old one was taken away."""
     me = turn.dispatcher_id
-    until = tables.now_ms() + max(1, round(turn.lease_s * 1000))
+    until = _until_ms(tables, turn)
     known = tables.dispatchers.setdefault(me, Dispatcher(until))
     if turn.report is not None:
         known.lease_ms, known.report = until, turn.report
@@ -142,6 +186,10 @@ def lease(tables: Tables, turn: Turn) -> bool:
         del tables.evicted[me]
         return True
     return False
+
+
+def _until_ms(tables: Tables, turn: Turn) -> int:
+    return tables.now_ms() + max(1, round(turn.lease_s * 1000))
 
 
 def claim(tables: Tables, me: DispatcherId, count: int) -> list[ClaimedTask]:
@@ -178,12 +226,15 @@ def end_late(tables: Tables) -> None:
             tables.conclude_late(task)
 
 
-def take_over(tables: Tables, me: DispatcherId) -> list[AdoptedTask]:
-    """Take the claims of dispatchers whose lease has run out: back to the queue, or over to us with their worker."""
+def take_over(tables: Tables, me: DispatcherId, killed: Collection[DispatcherId]) -> list[AdoptedTask]:
+    """Take the claims of dispatchers whose lease has run out: back to the queue, or over to us with their worker.
+
+    `killed` are known to be dead, whatever is left of their lease.
+    """
     adopted: list[AdoptedTask] = []
     now = tables.now_ms()
     for name, dead in list(tables.dispatchers.items()):
-        if name == me or dead.lease_ms > now:
+        if name == me or (dead.lease_ms > now and name not in killed):
             continue
         tables.evict(name)
         adopted += remove(tables, name, me)
@@ -216,7 +267,7 @@ def _bury(tables: Tables, task: Task) -> None:
         result = failure_payload(Cause.DISPATCHER_LOST, _LOST)
         tables.conclude(task, Status.FAILED, Cause.DISPATCHER_LOST, result, _LOST)
     else:
-        tables.put_back(task, task.backoff_s * 2 ** min(task.charged - 1, 30))
+        tables.put_back(task, min(task.backoff_s * 2 ** min(task.charged - 1, 30), BACKOFF_S_MAX))
 
 
 def _unstarted(tables: Tables, me: DispatcherId, given: Iterable[ClaimedTask]) -> list[ClaimedTask]:

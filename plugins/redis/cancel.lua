@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Cancel tasks: at once what does not run, else by a mark for the dispatcher that runs it.
 -- ARGV: prefix, result and error of a cancelled task, ids. Returns the status of each, or '' for an unknown one.
 local reply, marked = {}, false

@@ -1,7 +1,8 @@
+#!lua flags=allow-oom
 -- Give queued tasks to a dispatcher: most urgent first, but one pick of eight goes to the least urgent.
 -- ARGV: prefix, dispatcher, turn's number, tag, lease tag, '1' if the last answer under this tag may not have arrived,
 -- count, bytes_max, result and error of a deadline.
--- Returns {ms until the next delayed task (-1 none), ten values for each task, …}.
+-- Returns {ms until the next delayed task (-1 none), what `describe` gives of each task, …}.
 local SHARE = 8
 local SCAN_MAX = 2000 -- queue entries that one call looks at beyond those it was asked for
 local D, tag = ARGV[2], 'c' .. ARGV[4] .. '|'

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Write terminal records, each fenced by its attempt.
 -- ARGV: prefix, dispatcher, then for each: id, attempt, status, cause, result, error, run_s ('' unknown)
 -- Returns 1 (written, now or before) or 0 (stale or gone) for each.

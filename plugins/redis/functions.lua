@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- ARGV: prefix, ids. Returns name, payload, options, created_ms of each, flat; false for each of an unknown one's.
 local reply = {}
 for i = 2, #ARGV do

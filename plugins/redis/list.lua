@@ -1,5 +1,6 @@
+#!lua flags=no-writes
 -- Find tasks, newest first, looking at a bounded number of them.
--- ARGV: prefix, group or '', cursor or '', limit, scan_max, status or '', function or '', tag or ''
+-- ARGV: prefix, group or '', cursor or '', limit, scan_max, status or '', function or '', tag or '', cause or ''
 -- Returns {cursor ('' at the end), ids …}.
 local key = ARGV[2] ~= '' and P .. 'g:' .. ARGV[2] or P .. 'index'
 local limit, scan = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -16,10 +17,11 @@ local function has_tag(packed)
 end
 
 for i, id in ipairs(ids) do
-  local v = call('HMGET', P .. 't:' .. id, 'st', 'exp', 'fn', 'tag')
+  local v = call('HMGET', P .. 't:' .. id, 'st', 'exp', 'fn', 'tag', 'cau')
   if v[1] and not (v[2] and tonumber(v[2]) <= now)
     and (ARGV[6] == '' or v[1] == ARGV[6])
     and (ARGV[7] == '' or v[3] == ARGV[7])
+    and (ARGV[9] == '' or v[5] == ARGV[9])
     and (ARGV[8] == '' or has_tag(v[4])) then
     reply[#reply + 1] = id
   end

@@ -1,12 +1,16 @@
 -- Put in front of every script. ARGV[1] is the prefix of all keys; each script says what its other arguments are.
 --
+-- A script's first line says what the server lets it do. Whatever brings work to its end may use memory beyond maxmemory
+-- (allow-oom), so that a full store drains; whatever lets new work in may not, and has no such line: then the server
+-- refuses its first write, or none of them, so nothing is ever half-written.
+--
 -- t:<task>  hash:
 --   st status · fn function · pl payload · sub submitted_ms · pr priority · max max_attempts · ttl result_ttl_s
---   tmo timeout_s · bof retry_backoff_s · dl deadline_ms · due not before, ms · grp group · tag tags (msgpack)
+--   tmo timeout_s · bof retry_backoff_s · ron retry_on (msgpack) · rof retry_of · dl deadline_ms · due not before, ms · grp group · tag tags (msgpack)
 --   key idempotency key · att last attempt · chg attempts charged · liv '1' while attempt att runs
 --   own dispatcher that attempt runs under · cxl '1' a cancel was asked for · res result · err error · cau cause
 --   end ended_ms · exp expires_ms · S<n> leased_ms|started_ms|worker · E<n> ended_ms|cause|run_s
--- f:<function>  hash: n name · p payload · o options (msgpack) · c created_ms · pr max tmo bof ttl for its tasks
+-- f:<function>  hash: n name · p payload · o options (msgpack) · c created_ms · pr max tmo bof ttl ron for its tasks
 -- index, g:<group>, functions  lexicographic zsets for listing · idem:<key>  the task it stands for
 --
 -- q:<priority>  lists of queued tasks, head first; entries that ended meanwhile stay, and are skipped
@@ -18,6 +22,7 @@
 -- claims:<dispatcher>  hash: task → c<tag>|<leased_ms>|<last attempt>|<deadline_ms or ''> claimed, or it runs:
 --   b on a bound worker | w<worker> | a<tag> <worker> adopted
 -- turn:<dispatcher>  number of its last turn · fleet:<dispatcher>  hash: r report, n slots
+-- drains  zset: worker that was asked to leave → when it was last in a report
 -- cancels:<dispatcher>  set · evicted:<dispatcher>  '' or the tag it was told in · orphans  counter · secret
 
 local P = ARGV[1]
@@ -198,8 +203,8 @@ local function expire(limit)
   end
 end
 
--- What a dispatcher gets of a task it claims or adopts: ten values.
-local HELD = { 'fn', 'pl', 'att', 'chg', 'pr', 'max', 'bof', 'tmo', 'dl', 'st', 'own', 'ttl', 'liv', 'cxl' }
+-- What a dispatcher gets of a task it claims or adopts: eleven values.
+local HELD = { 'fn', 'pl', 'att', 'chg', 'pr', 'max', 'bof', 'tmo', 'dl', 'st', 'own', 'ttl', 'liv', 'cxl', 'ron' }
 local function describe(reply, id, v)
   reply[#reply + 1] = id
   reply[#reply + 1] = v[1]
@@ -211,6 +216,7 @@ local function describe(reply, id, v)
   reply[#reply + 1] = v[7] or ''
   reply[#reply + 1] = v[8] or ''
   reply[#reply + 1] = v[9] and tostring(v[9] - now) or ''
+  reply[#reply + 1] = v[15] or ''
 end
 
 -- Tell whether a turn was given up by its dispatcher, and has reached us only now, after a later one: what it claims or
@@ -238,4 +244,13 @@ local function orphan(dispatcher)
     call('ZADD', P .. 'dispatchers', 0, name)
     return name
   end
+end
+
+-- The workers that a report (msgpack) lists, as a set.
+local function workers_in(report)
+  local found = {}
+  for _, worker in ipairs(cmsgpack.unpack(report).workers or {}) do
+    found[worker.worker_id] = true
+  end
+  return found
 end

@@ -1,7 +1,8 @@
+#!lua flags=no-writes
 -- ARGV: prefix, attempts kept, ids. Returns for each {fields in the order of FIELDS, payload's and result's size,
 -- function's name, then start and end of each attempt}, or false for an unknown or expired one.
 local FIELDS = {
-  'st', 'fn', 'sub', 'pr', 'max', 'due', 'dl', 'tmo', 'grp', 'tag', 'end', 'exp', 'cau', 'err', 'cxl', 'att',
+  'st', 'fn', 'sub', 'pr', 'max', 'due', 'dl', 'tmo', 'grp', 'tag', 'end', 'exp', 'cau', 'err', 'cxl', 'att', 'rof',
 }
 local names, reply = {}, {}
 for i = 3, #ARGV do
@@ -12,12 +13,12 @@ for i = 3, #ARGV do
   else
     local fn = v[2]
     names[fn] = names[fn] or call('HGET', P .. 'f:' .. fn, 'n') or ''
-    v[17] = call('HSTRLEN', key, 'pl')
-    v[18] = call('HSTRLEN', key, 'res')
-    v[19] = names[fn]
+    v[18] = call('HSTRLEN', key, 'pl')
+    v[19] = call('HSTRLEN', key, 'res')
+    v[20] = names[fn]
     local last = tonumber(v[16] or 0)
     local first = math.max(1, last - ARGV[2] + 1)
-    v[20] = first
+    v[21] = first
     local wanted = {}
     for n = first, last do
       wanted[#wanted + 1] = 'S' .. n
@@ -25,7 +26,7 @@ for i = 3, #ARGV do
     end
     if #wanted > 0 then
       for n, value in ipairs(call('HMGET', key, unpack(wanted))) do
-        v[20 + n] = value
+        v[21 + n] = value
       end
     end
     reply[#reply + 1] = v

@@ -18,35 +18,41 @@ from everfaas_core.model.records import (
 )
 from everfaas_core.model.states import Cause, Status
 
-CLAIMED_VALUES: Final = 10  # what `describe` in prelude.lua gives of a task
+CLAIMED_VALUES: Final = 11  # what `describe` in prelude.lua gives of a task
 ATTEMPTS_KEPT: Final = 100  # of one task, in its timeline; older ones are dropped
 
 _options: Final = msgspec.msgpack.Decoder(FunctionOptions)
-_tags: Final = msgspec.msgpack.Decoder(tuple[str, ...])
+_names: Final = msgspec.msgpack.Decoder(tuple[str, ...])
 
 
 def claimed(rows: Sequence[Any]) -> Iterator[ClaimedTask]:
     """Read tasks from a flat reply."""
     for i in range(0, len(rows), CLAIMED_VALUES):
-        task, function, payload, attempt, charged, priority, most, backoff, timeout, rest = rows[i : i + CLAIMED_VALUES]
-        yield ClaimedTask(
-            task_id=TaskId(task.decode()),
-            function_id=FunctionId(function.decode()),
-            payload=payload,
-            attempt=int(attempt),
-            charged=int(charged),
-            priority=int(priority),
-            max_attempts=int(most),
-            retry_backoff_s=float(backoff or 0),
-            timeout_s=float(timeout) if timeout else None,
-            remaining_s=int(rest) / 1000 if rest else None,
-        )
+        yield one_claimed(rows[i : i + CLAIMED_VALUES])
+
+
+def one_claimed(row: Sequence[Any]) -> ClaimedTask:
+    """Read one task."""
+    task, function, payload, attempt, charged, priority, most, backoff, timeout, rest, retry_on = row
+    return ClaimedTask(
+        task_id=TaskId(task.decode()),
+        function_id=FunctionId(function.decode()),
+        payload=payload,
+        attempt=int(attempt),
+        charged=int(charged),
+        priority=int(priority),
+        max_attempts=int(most),
+        retry_backoff_s=float(backoff or 0),
+        retry_on=_names.decode(retry_on) if retry_on else (),
+        timeout_s=float(timeout) if timeout else None,
+        remaining_s=int(rest) / 1000 if rest else None,
+    )
 
 
 def adopted(rows: Sequence[Any]) -> Iterator[AdoptedTask]:
     """Read tasks, each with its worker in front, from a flat reply."""
     for i in range(0, len(rows), CLAIMED_VALUES + 1):
-        (task,) = claimed(rows[i + 1 : i + 1 + CLAIMED_VALUES])
+        task = one_claimed(rows[i + 1 : i + 1 + CLAIMED_VALUES])
         yield AdoptedTask(task=task, worker=WorkerId(rows[i].decode()))
 
 
@@ -74,7 +80,7 @@ def task(task_id: TaskId, row: Sequence[Any] | None) -> TaskRecord | None:
     if row is None:
         return None
     status, function, sub, priority, most, due, deadline, timeout, group, tags = row[:10]
-    ended, expires, cause, error, cancel, _attempt, payload_size, result_size, name, first = row[10:20]
+    ended, expires, cause, error, cancel, _attempt, retry_of, payload_size, result_size, name, first = row[10:21]
     return TaskRecord(
         task_id=task_id,
         function_id=FunctionId(function.decode()),
@@ -88,14 +94,15 @@ def task(task_id: TaskId, row: Sequence[Any] | None) -> TaskRecord | None:
         deadline_ms=int(deadline) if deadline else None,
         timeout_s=float(timeout) if timeout else None,
         group=group.decode() if group is not None else None,
-        tags=_tags.decode(tags) if tags else (),
-        attempts=tuple(_attempts(first, row[20:])),
+        tags=_names.decode(tags) if tags else (),
+        attempts=tuple(_attempts(first, row[21:])),
         ended_ms=int(ended) if ended else None,
         expires_ms=int(expires) if expires else None,
         cause=Cause(cause.decode()) if cause else None,
         error=error.decode() if error else None,
         result_size_bytes=result_size,
         cancel_requested=bool(cancel),
+        retry_of=TaskId(retry_of.decode()) if retry_of else None,
     )
 
 

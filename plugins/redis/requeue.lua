@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Put back tasks that the dispatcher holds; an attempt is charged at most once.
 -- ARGV: prefix, dispatcher, result and error of a cancelled task, then for each: id, attempt, cause, charged ('1' or
 -- ''), delay_s, error

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- A dispatcher goes: what it claimed and did not start is queued again; what runs is left to the next sweep.
 -- ARGV: prefix, dispatcher, how many claims are looked at
 local name = orphan(ARGV[2])

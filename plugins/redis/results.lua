@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- ARGV: prefix, '1' to read results too, ids. Returns status ('' unknown or expired), and result, of each, flat.
 local reply = {}
 for i = 3, #ARGV do

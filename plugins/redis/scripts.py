@@ -9,8 +9,10 @@ from typing import Final
 from msgspec import Struct
 
 _NAMES: Final = (
+    "adopt",
     "cancel",
     "claim",
+    "drain",
     "finish",
     "fleet",
     "functions",
@@ -21,6 +23,7 @@ _NAMES: Final = (
     "requeue",
     "resign",
     "results",
+    "retry",
     "start",
     "submit",
     "sweep",
@@ -41,7 +44,9 @@ def load_scripts() -> dict[str, Script]:
     prelude = folder.joinpath("prelude.lua").read_text(encoding="utf-8")
     scripts = {}
     for name in _NAMES:
-        text = prelude + folder.joinpath(f"{name}.lua").read_text(encoding="utf-8")
+        text = folder.joinpath(f"{name}.lua").read_text(encoding="utf-8")
+        flags, text = text.split("\n", 1) if text.startswith("#!") else ("", text)
+        text = f"{flags}\n{prelude}{text}" if flags else prelude + text
         digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()  # what EVALSHA goes by
         scripts[name] = Script(name, text, digest)
     return scripts

@@ -30,17 +30,20 @@ HEALTH_CHECK_S: Final = 15
 SEND_BYTES: Final = 1024 * 1024  # each piece has a timeout of its own, so that a large batch can't run into one
 
 _CLASSES: Final = {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
-_PASSING: Final = (
-    "LOADING",
-    "READONLY",
-    "OOM",
-    "MISCONF",
-    "BUSY",
-    "MASTERDOWN",
-    "TRYAGAIN",
-    "UNKILLABLE",
-    "NOREPLICAS",
-)
+_PASSING: Final = {  # errors that may go away, by the word they begin with, and the remedy
+    "MISCONF": "it can't write to its disk: make room there, and see its log",
+    "NOREPLICAS": "too few of its replicas are connected: start them, or lower its min-replicas-to-write",
+    "BUSY": "a script keeps it busy: see its log",
+    "UNKILLABLE": "a script keeps it busy: see its log",
+    "MASTERDOWN": "it is a replica that lost its primary: --store must name the primary",
+    "READONLY": "it is a read-only replica, perhaps since a failover: --store must name the primary",
+    "OOM": "raise its maxmemory, or keep results for less long",
+}
+_CLASSES_PASSING: Final = {  # redis-py takes these words away
+    exceptions.MasterDownError: "MASTERDOWN",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.OutOfMemoryError: "OOM",
+}
 _START_HINT: Final = "`everfaas store` starts one; --store URL names another"
 
 
@@ -127,12 +130,11 @@ class Server:
             return StoreUnavailable(f"the store at {self.shown} is loading its data", hint="it will be there soon")
         if isinstance(error, exceptions.ConnectionError | OSError):
             return StoreUnavailable(f"no connection to the store at {self.shown}: {text}", hint=_START_HINT)
-        if isinstance(error, exceptions.OutOfMemoryError):
-            return StoreUnavailable(
-                f"the store at {self.shown} is out of memory", hint="raise its maxmemory, or keep results for less long"
-            )
-        if isinstance(error, exceptions.ReadOnlyError) or text.startswith(_PASSING):
-            return StoreUnavailable(f"the store at {self.shown} can't accept changes now: {text}", hint="see its log")
+        word = _CLASSES_PASSING.get(type(error)) or text.partition(" ")[0]
+        if word == "OOM":
+            return StoreUnavailable(f"the store at {self.shown} is out of memory", hint=_PASSING[word])
+        if word in _PASSING:
+            return StoreUnavailable(f"the store at {self.shown} can't accept changes now: {text}", hint=_PASSING[word])
         return StoreRefused(f"the store at {self.shown} answered with an error: {text}", hint="see its log")
 
     def close(self) -> None:

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Store attempts as RUNNING, if this dispatcher holds the task and it has time left. One that was cancelled before is
 -- held by nobody any more. What has to be known of a task stands in its claim, so that its hash need not be read.
 -- ARGV: prefix, dispatcher, turn's number, attempts kept, result and error of a deadline, then for each: id, attempt,

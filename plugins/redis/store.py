@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from everfaas_core.model.errors import QueueFull, StoreRefused, UnknownFunction
-from everfaas_core.model.ids import SECRET_BYTES, DispatcherId, FunctionId, TaskId
+from everfaas_core.model.errors import IdempotencyConflict, QueueFull, StoreRefused, UnknownFunction
+from everfaas_core.model.ids import SECRET_BYTES, DispatcherId, FunctionId, TaskId, WorkerId
 from everfaas_core.model.records import (
     FleetReport,
     FunctionRecord,
@@ -63,8 +63,11 @@ class RedisStore:
     def secret(self) -> bytes:
         """Return the secret of this store's task ids, made by whoever asks first."""
         key = f"{self._server.prefix}secret"
-        self._server.command("SET", key, os.urandom(SECRET_BYTES), "NX")
-        secret: bytes = self._server.command("GET", key)
+        secret: bytes | None = self._server.command("GET", key)
+        if secret is None:  # only now write: a full server, or a replica, still tells
+            self._server.command("SET", key, os.urandom(SECRET_BYTES), "NX")
+            secret = self._server.command("GET", key)
+        assert secret is not None
         return secret
 
     # functions
@@ -72,7 +75,8 @@ class RedisStore:
     def put_function(self, record: FunctionRecord) -> bool:
         """Store a function under its id, unless it is there."""
         o = record.options
-        inherited = (o.priority, o.max_attempts, o.timeout_s, o.retry_backoff_s or None, o.result_ttl_s)
+        retry_on = msgspec.msgpack.encode(o.retry_on) if o.retry_on else None
+        inherited = (o.priority, o.max_attempts, o.timeout_s, o.retry_backoff_s or None, o.result_ttl_s, retry_on)
         options = msgspec.msgpack.encode(o)
         values = ["" if value is None else value for value in inherited]
         return bool(self._run("put_function", record.function_id, record.name, record.payload, options, *values))
@@ -108,6 +112,11 @@ class RedisStore:
             raise QueueFull(
                 f"{reply[1]} tasks are queued, and at most {queue_max} may be", hint="try again when some have run"
             )
+        if reply[0] == b"conflict":
+            raise IdempotencyConflict(
+                f"the idempotency key {reply[1].decode()!r} stands for task {reply[2].decode()}, which is another call",
+                hint="a key belongs to one function and one payload, byte for byte: choose another key",
+            )
         ids = [spec.task_id for spec in specs]
         for i in range(1, len(reply), 2):
             ids[reply[i]] = TaskId(reply[i + 1].decode())
@@ -137,7 +146,7 @@ class RedisStore:
     def list_tasks(self, where: TaskFilter, cursor: str | None, limit: int) -> TaskPage:
         """Return a page of tasks, newest first. The cursor is a task id."""
         limit = max(1, min(limit, PAGE_MAX))
-        conditions = (where.status or "", where.function_id or "", where.tag or "")
+        conditions = (where.status or "", where.function_id or "", where.tag or "", where.cause or "")
         reply = self._run("list", where.group or "", cursor or "", limit, SCAN_MAX, *conditions)
         found = self.tasks([TaskId(task.decode()) for task in reply[1:]])
         return TaskPage(tasks=tuple(record for record in found if record), cursor=reply[0].decode() or None)
@@ -148,14 +157,23 @@ class RedisStore:
             return []
         return [status.decode() or None for status in self._run("cancel", *self._conclusions.cancelled, *ids)]
 
+    def retry(self, task_id: TaskId, new_id: TaskId) -> TaskId | None:
+        """Submit the call of a task that has failed, or was cancelled, as a new task."""
+        return TaskId(self._run("retry", task_id, new_id).decode()) or None
+
+    def drain_worker(self, worker_id: WorkerId) -> bool:
+        """Mark a worker, for its dispatcher to hear of with its next report."""
+        return bool(self._run("drain", worker_id))
+
     def fleet(self) -> Sequence[FleetReport]:
         """Return the reports of all dispatchers that live."""
-        return [msgspec.msgpack.decode(report, type=FleetReport) for report in self._run("fleet", "1")[3:]]
+        return [msgspec.msgpack.decode(report, type=FleetReport) for report in self._run("fleet", "1")[4:]]
 
     def health(self) -> StoreHealth:
         """Ask for the numbers."""
-        queued, dispatchers, slots = self._run("fleet", "")
-        return StoreHealth(kind=self._kind, queued=queued, dispatchers=dispatchers, slots=slots)
+        queued, delayed, dispatchers, slots = self._run("fleet", "")
+        ready = max(queued - delayed, 0)
+        return StoreHealth(kind=self._kind, queued=queued, ready=ready, dispatchers=dispatchers, slots=slots)
 
     # dispatchers
 
@@ -176,6 +194,7 @@ class RedisStore:
         reply = reply_of(turn, calls, self._server.run(*calls))
         for tag in used:
             tag.arrived()
+        tags.leased = tags.leased or tags.lease in used
         return reply
 
     def reply_lost(self, turn: Turn) -> None:
@@ -225,6 +244,9 @@ def _packed(spec: TaskSpec) -> bytes:
         spec.idempotency_key,
         spec.group,
         spec.tags or None,
+        spec.retry_backoff_s,
+        spec.retry_on,
+        spec.retry_of,
     )
     return msgspec.msgpack.encode(values) if any(value is not None for value in values) else b""
 

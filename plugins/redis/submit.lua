@@ -1,7 +1,9 @@
 -- Store and enqueue tasks: all, or none. Idempotent by task id and by idempotency key.
 -- ARGV: prefix, queue_max, default priority, max_attempts, result_ttl_s, then for each task: id, function, payload,
--- and '' or msgpack [priority, delay_s, timeout_s, deadline_s, max_attempts, result_ttl_s, key, group, tags]
--- Returns {'ok', position, id, …} with the ids that differ, {'unknown', function}, or {'full', queued}.
+-- and '' or msgpack [priority, delay_s, timeout_s, deadline_s, max_attempts, result_ttl_s, key, group, tags,
+-- retry_backoff_s, retry_on, retry_of]
+-- Returns {'ok', position, id, …} with the ids that differ, {'unknown', function}, {'full', queued}, or
+-- {'conflict', key, id}: the key stands for that task, of another function or payload.
 local NONE = {}
 
 local function holder(key) -- the task that an idempotency key stands for, while its record is kept
@@ -14,6 +16,15 @@ local function holder(key) -- the task that an idempotency key stands for, while
     return nil
   end
   return id
+end
+
+-- Tell whether a task, stored or (then `at` is its place in ARGV) about to be, is a call of this function with this payload.
+local function is_same(id, fn, payload, at)
+  if at then
+    return ARGV[at + 1] == fn and ARGV[at + 2] == payload
+  end
+  local v = call('HMGET', P .. 't:' .. id, 'fn', 'pl')
+  return v[1] == fn and v[2] == payload
 end
 
 local wanted, stored = {}, 0
@@ -35,17 +46,20 @@ for i = 6, #ARGV, 4 do
   if not ids[id] and (stored == 0 or call('EXISTS', P .. 't:' .. id) == 0) then
     local first = x[7] and (keys[x[7]] or holder(x[7]))
     if first then
+      if not is_same(first, fn, ARGV[i + 2], ids[first]) then
+        return { 'conflict', x[7], first }
+      end
       reply[#reply + 1] = (i - 6) / 4
       reply[#reply + 1] = first
     else
       if not functions[fn] then
-        local v = call('HMGET', P .. 'f:' .. fn, 'c', 'pr', 'max', 'tmo', 'bof', 'ttl')
+        local v = call('HMGET', P .. 'f:' .. fn, 'c', 'pr', 'max', 'tmo', 'bof', 'ttl', 'ron')
         if not v[1] then
           return { 'unknown', fn }
         end
         functions[fn] = v
       end
-      ids[id] = true
+      ids[id] = i
       if x[7] then
         keys[x[7]] = id
       end
@@ -79,7 +93,9 @@ for _, item in ipairs(fresh) do
     end
   end
   set('tmo', x[3] or f[4])
-  set('bof', f[5])
+  set('bof', x[10] or f[5])
+  set('ron', x[11] and (#x[11] > 0 and cmsgpack.pack(x[11]) or '') or f[7])
+  set('rof', x[12])
   set('key', x[7])
   set('grp', x[8])
   set('tag', x[9] and cmsgpack.pack(x[9]))

@@ -1,8 +1,11 @@
+#!lua flags=allow-oom
 -- Housekeeping that any dispatcher does for all, each part bounded: promote, expire, take over from the dead.
 -- ARGV: prefix, dispatcher, turn's number, tag, lease tag, '1' if the last answer under this tag may not have arrived,
--- limit of each part, bytes_max, then result and error of: a deadline, a lost dispatcher, a cancel.
--- Returns {ms until the next delayed task (-1 none), worker and ten values for each adopted task, …}.
+-- limit of each part, bytes_max, then result and error of: a deadline, a lost dispatcher, a cancel; then dispatchers
+-- known to be dead, whatever is left of their lease.
+-- Returns {ms until the next delayed task (-1 none), worker and what `describe` gives of each adopted task, …}.
 local DEAD_MAX = 16
+local BACKOFF_MS_MAX = 3600 * 1000
 local D, tag = ARGV[2], 'a' .. ARGV[4] .. ' '
 local limit, bytes_max = tonumber(ARGV[7]), tonumber(ARGV[8])
 local claims = P .. 'claims:' .. D
@@ -35,7 +38,7 @@ local function bury(id, v)
     conclude(id, v[12], 'FAILED', 'dispatcher_lost', ARGV[11], ARGV[12], field, value)
     call('HSET', P .. 't:' .. id, 'chg', charged)
   else
-    local wait_ms = math.ceil(tonumber(v[7] or 0) * 1000 * 2 ^ math.min(charged - 1, 30))
+    local wait_ms = math.ceil(math.min(tonumber(v[7] or 0) * 1000 * 2 ^ math.min(charged - 1, 30), BACKOFF_MS_MAX))
     put_back(id, v[5], v[9], wait_ms, { 'chg', charged, field, value })
   end
 end
@@ -94,7 +97,13 @@ if mark ~= '' and mark ~= ARGV[5] and not is_stale(D, ARGV[3]) then
       end
     end
   end
-  for _, name in ipairs(call('ZRANGE', P .. 'dispatchers', 1, now, 'BYSCORE', 'LIMIT', 0, DEAD_MAX)) do
+  local dead = call('ZRANGE', P .. 'dispatchers', 1, now, 'BYSCORE', 'LIMIT', 0, DEAD_MAX)
+  for i = 15, #ARGV do
+    if tonumber(call('ZSCORE', P .. 'dispatchers', ARGV[i]) or 0) > now then
+      dead[#dead + 1] = ARGV[i]
+    end
+  end
+  for _, name in ipairs(dead) do
     if name ~= D then
       call('SET', P .. 'evicted:' .. name, '', 'EX', 86400)
       orphan(name)

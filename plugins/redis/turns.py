@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from everfaas_core.model.failure import failure_payload
-from everfaas_core.model.ids import TaskId
+from everfaas_core.model.ids import TaskId, WorkerId
 from everfaas_core.model.records import AdoptedTask, ClaimedTask, FunctionRecord, Turn, TurnReply
 from everfaas_core.model.states import Cause
 
@@ -21,6 +21,7 @@ SWEEP_MAX: Final = 1000  # tasks that each part of one sweep looks at
 CANCELS_MAX: Final = 1000  # told in one turn; the others in the next ones
 CLAIM_MAX: Final = 2048  # tasks of one claim
 CLAIM_BYTES: Final = 32 * 1024 * 1024  # payload bytes after which a claim, or a sweep, stops
+DRAIN_KEPT_S: Final = 60.0  # how long a drain outlives the last report of its worker, which may change dispatchers
 
 _DEADLINE: Final = "exceeded deadline before it could be run"
 _LOST: Final = "the dispatcher that ran it was lost, and its attempts are used up"
@@ -58,6 +59,7 @@ class Tags:
         self.claim = Tag()
         self.sweep = Tag()
         self.lease = Tag()
+        self.leased = False  # the store has given us a lease: if it is gone without a mark, so is everything
         self.turn = 0
 
     def begin(self, now_us: int) -> None:
@@ -66,7 +68,7 @@ class Tags:
 
     def of(self, turn: Turn) -> list[Tag]:
         """Return those that a turn makes use of."""
-        used = [(self.claim, turn.claim > 0), (self.sweep, turn.sweep), (self.lease, _holds(turn))]
+        used = [(self.claim, turn.claim > 0), (self.sweep, _sweeps(turn)), (self.lease, _holds(turn))]
         return [tag for tag, is_used in used if is_used]
 
 
@@ -87,11 +89,13 @@ def calls_of(turn: Turn, tags: Tags, results: Conclusions) -> list[Call]:
     for arguments in _starts(turn):
         limits = (me, tags.turn, records.ATTEMPTS_KEPT)
         calls.append(Call("start", (*limits, *results.deadline, *arguments)))
+    for arguments in _adopts(turn):
+        calls.append(Call("adopt", (me, tags.turn, str(tags.lease), *arguments)))
     if _holds(turn):
         calls.append(_lease(turn, tags))
-    if turn.sweep:
+    if _sweeps(turn):
         fixed = (me, tags.turn, str(tags.sweep), str(tags.lease), _flag(tags.sweep.lost), SWEEP_MAX, CLAIM_BYTES)
-        calls.append(Call("sweep", (*fixed, *results.deadline, *results.lost, *results.cancelled)))
+        calls.append(Call("sweep", (*fixed, *results.deadline, *results.lost, *results.cancelled, *turn.dead)))
     if turn.functions:
         calls.append(Call("functions", turn.functions))
     if turn.claim > 0:
@@ -104,10 +108,12 @@ def reply_of(turn: Turn, calls: Sequence[Call], replies: Sequence[Any]) -> TurnR
     """Put the replies of `calls_of` together."""
     finished: list[bool] = []
     started: list[bool] = []
+    adoptions: list[ClaimedTask | None] = []
     functions: Sequence[FunctionRecord | None] = ()
     claimed: Sequence[ClaimedTask] = ()
     adopted: Sequence[AdoptedTask] = ()
     cancels: list[TaskId] = []
+    drains: list[WorkerId] = []
     evicted = False
     due = -1
     for call, reply in zip(calls, replies, strict=True):
@@ -116,9 +122,12 @@ def reply_of(turn: Turn, calls: Sequence[Call], replies: Sequence[Any]) -> TurnR
                 finished += [bool(done) for done in reply]
             case "start":
                 started += [bool(done) for done in reply]
+            case "adopt":
+                adoptions += [None if row is None else records.one_claimed(row) for row in reply]
             case "lease":
                 evicted = bool(reply[0])
-                cancels = [TaskId(task.decode()) for task in reply[1:]]
+                cancels = [TaskId(task.decode()) for task in reply[1]]
+                drains = [WorkerId(worker.decode()) for worker in reply[2]]
             case "sweep":
                 due = reply[0]
                 adopted = list(records.adopted(reply[1:]))
@@ -130,18 +139,24 @@ def reply_of(turn: Turn, calls: Sequence[Call], replies: Sequence[Any]) -> TurnR
     return TurnReply(
         finished=tuple(finished),
         started=tuple(started),
+        adoptions=tuple(adoptions),
         functions=tuple(functions),
         claimed=tuple(claimed),
         adopted=tuple(adopted),
         cancels=tuple(cancels),
         next_due_s=due / 1000 if due >= 0 else None,
+        drains=tuple(drains),
         evicted=evicted,
     )
 
 
 def _holds(turn: Turn) -> bool:
     """Tell whether a turn comes from a dispatcher that holds, or will hold, claims under its lease."""
-    return turn.report is not None or turn.sweep or turn.claim > 0
+    return turn.report is not None or _sweeps(turn) or turn.claim > 0 or bool(turn.adopts)
+
+
+def _sweeps(turn: Turn) -> bool:
+    return turn.sweep or bool(turn.dead)
 
 
 def _lease(turn: Turn, tags: Tags) -> Call:
@@ -151,7 +166,8 @@ def _lease(turn: Turn, tags: Tags) -> Call:
         slots = sum(worker.slots for worker in turn.report.workers)
     lease_ms = max(1, round(turn.lease_s * 1000))
     fixed = (turn.dispatcher_id, tags.turn, str(tags.lease), lease_ms, _flag(turn.report is not None))
-    return Call("lease", (*fixed, report, slots, CANCELS_MAX))
+    kept_ms = round(DRAIN_KEPT_S * 1000)
+    return Call("lease", (*fixed, report, slots, CANCELS_MAX, _flag(tags.leased), kept_ms))
 
 
 def _finishes(turn: Turn) -> Iterator[Sequence[Any]]:
@@ -177,6 +193,14 @@ def _starts(turn: Turn) -> Iterator[Sequence[Any]]:
         arguments: list[Any] = []
         for item in items:
             arguments += (item.task_id, item.attempt, item.worker, _flag(item.bound))
+        yield arguments
+
+
+def _adopts(turn: Turn) -> Iterator[Sequence[Any]]:
+    for items in _parts(turn.adopts):
+        arguments: list[Any] = []
+        for item in items:
+            arguments += (item.task_id, item.attempt, item.worker)
         yield arguments
 
 

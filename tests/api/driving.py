@@ -114,8 +114,8 @@ class TinyDispatcher:
         self.store = store
         self.id = DispatcherId(f"tiny-{os.urandom(4).hex()}")
 
-    def join(self, slots: int = 4, name: str = "host-1") -> None:
-        """Prove to be alive, with one worker (none for 0 slots)."""
+    def join(self, slots: int = 4, name: str = "host-1") -> tuple[WorkerId, ...]:
+        """Prove to be alive, with one worker (none for 0 slots); return the workers that are to be drained."""
         worker = WorkerInfo(
             worker_id=WORKER,
             host=name,
@@ -135,7 +135,7 @@ class TinyDispatcher:
             started_ms=1,
             workers=(worker,) if slots else (),
         )
-        self.store.exchange(Turn(dispatcher_id=self.id, report=report, lease_s=600))
+        return self.store.exchange(Turn(dispatcher_id=self.id, report=report, lease_s=600)).drains
 
     def claim(self, count: int) -> tuple[ClaimedTask, ...]:
         return self.store.exchange(Turn(dispatcher_id=self.id, claim=count)).claimed

@@ -89,7 +89,7 @@ def test_it_says_what_is_validated(document: dict[str, Any]) -> None:
     assert parts["ClassicTaskBody"]["properties"]["payload"]["type"] == "string"
     submit = document["paths"]["/v1/tasks"]["post"]
     assert set(submit["requestBody"]["content"]) == {"application/json", "application/msgpack"}
-    assert {"201", "400", "403", "404", "413", "415", "422", "429", "503"} == set(submit["responses"])
+    assert {"201", "400", "403", "404", "409", "413", "415", "422", "429", "503"} == set(submit["responses"])
     wait = document["paths"]["/result/{task_id}"]["get"]["parameters"]
     assert "wait" in {parameter["name"] for parameter in wait}
 

@@ -10,6 +10,7 @@ OPTIONS = {
     "timeout_s": 30.0,
     "max_attempts": 5,
     "retry_backoff_s": 0.5,
+    "retry_on": ["ConnectionError", "mod.Busy"],
     "priority": 9,
     "result_ttl_s": 60.0,
     "python": "3.12",
@@ -36,6 +37,7 @@ def test_options_are_stored_and_part_of_the_identity(api: Served, store: Store) 
 
     other = api.post("/v1/functions", {"name": "f", "payload": FUNCTION, **OPTIONS, "priority": 8}).json()
     plain = api.post("/v1/functions", {"name": "f", "payload": FUNCTION}).json()
+    assert api.post("/v1/functions", {"name": "f", "payload": FUNCTION, "retry_on": []}).json()["created"] is False
     assert len({function_id, other["function_id"], plain["function_id"]}) == 3
     assert plain["function_id"] == api.register("f")  # v0 and v1 are one catalog
 
@@ -46,6 +48,7 @@ def test_options_are_stored_and_part_of_the_identity(api: Served, store: Store) 
         ("timeout_s", [0, -1, 0.0001, 1e300, 10**400, True, "1", None, [1]]),
         ("max_attempts", [0, 101, 1.5, 2.0, True, "3", None, 10**30]),
         ("retry_backoff_s", [-1, 86_401, "1", None]),
+        ("retry_on", ["Busy", [""], ["x" * 201], ["a\nb"], [1], [None], ["x"] * 33, None, {"Busy": 1}]),
         ("priority", [-1, 10, 4.5, False, "4", None]),
         ("result_ttl_s", [0, 0.5, 1e12, "60"]),
         ("python", ["3", "3.x", "2.7", "3.12\n", "3.12.1", "", 3.12, None]),

@@ -25,6 +25,8 @@ POSTS = (
     "/v1/tasks:batch",
     "/v1/tasks:wait",
     f"/v1/tasks/{UNKNOWN_ID}/cancel",
+    f"/v1/tasks/{UNKNOWN_ID}/retry",
+    "/v1/workers/worker-1/drain",
 )
 GETS = (
     "/status/{}",
@@ -55,8 +57,11 @@ NAMES = [
     "tags",
     "python",
     "retry_backoff_s",
+    "retry_on",
     "status",
     "function",
+    "cause",
+    "dead",
     "tag",
     "cursor",
     "limit",
@@ -84,12 +89,12 @@ values = st.recursive(
 )
 bodies = st.dictionaries(st.sampled_from(NAMES), values, max_size=6) | values
 # Bodies that get past the first checks: everything required is there, something else is wild.
-tasks = st.fixed_dictionaries({"function_id": ids, "payload": likely}, optional=dict.fromkeys(NAMES[7:17], scalars))
+tasks = st.fixed_dictionaries({"function_id": ids, "payload": likely}, optional=dict.fromkeys(NAMES[7:19], scalars))
 near = (
     tasks
     | st.lists(tasks | values, max_size=3).map(lambda items: {"tasks": items})
     | st.fixed_dictionaries(
-        {"name": st.just("f") | scalars, "payload": likely}, optional=dict.fromkeys(NAMES[7:17], scalars)
+        {"name": st.just("f") | scalars, "payload": likely}, optional=dict.fromkeys(NAMES[7:19], scalars)
     )
     | st.fixed_dictionaries({"task_ids": st.lists(ids | scalars, max_size=3)}, optional={"results": scalars})
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -200,3 +201,21 @@ def test_a_signal_ends_the_process_cleanly(signum: int) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+def test_requests_that_wait_for_a_thread_are_no_news(api: Served, caplog: pytest.LogCaptureFixture) -> None:
+    """waitress would warn of each of them, and long polls make that an everyday thing."""
+    task_id = api.execute(api.register())
+    barrier = threading.Barrier(40)
+
+    def ask() -> None:
+        barrier.wait()
+        requests.get(f"{api.url}/result/{task_id}?wait=1", timeout=60)
+
+    with caplog.at_level(logging.WARNING):
+        threads = [threading.Thread(target=ask) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not [record for record in caplog.records if record.name.startswith("waitress")]

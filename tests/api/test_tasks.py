@@ -54,6 +54,8 @@ def test_a_task_with_options_and_its_whole_record(api: Served, dispatcher: TinyD
         ("timeout_s", [0, "1"]),
         ("deadline_s", [0, -5]),
         ("max_attempts", [0, 101, 1.5]),
+        ("retry_backoff_s", [-1, 86_401, "1", None]),
+        ("retry_on", ["Busy", [""], ["x" * 201], [1], ["x"] * 33, None]),
         ("idempotency_key", ["", "x" * 201, "a\tb", 5]),
         ("group", ["", "x" * 201, "a\x00b", None]),
         ("tags", ["a", ["x"] * 33, ["x" * 101], [1], [None], [["a"]], {"a": 1}, [""]]),

@@ -18,6 +18,7 @@ from everfaas_core.model.errors import ConfigError, EverfaasError, StoreRefused,
 from everfaas_core.model.records import Finish, Start, TaskDefaults, Turn
 from everfaas_core.model.states import Cause, Status
 from everfaas_core.ports import Notice
+from everfaas_core.testing.faults import persistently
 from everfaas_core.testing.store_scene import PLENTY, WORKER, A, B, Scene, eventually, hear, ids_of, report
 from everfaas_plugins.redis import make_store
 from everfaas_plugins.redis.address import parse_url
@@ -80,6 +81,7 @@ def test_a_flushed_store_starts_anew(scene: Scene, store: RedisStore) -> None:
     assert scene.status(task) is None
     with pytest.raises(UnknownFunction):
         store.submit([scene.spec(scene.function("gone")), scene.spec(type(task)("never"))], PLENTY)  # type: ignore[arg-type]
+    assert scene.turn(report=report(), claim=1).evicted is True  # its claims are gone with all the rest
     again = scene.running()
     assert scene.turn(report=report(), sweep=True).evicted is False
     assert scene.finish(again)
@@ -251,29 +253,6 @@ def test_fit_servers() -> None:
 # ── a server at its limits ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_full_server_is_unavailable_and_unharmed(scene: Scene, store: RedisStore) -> None:
-    task = scene.running()
-    command(store, "CONFIG", "SET", "maxmemory", "1")
-    spec = scene.spec(scene.function())
-    with pytest.raises(StoreUnavailable, match="memory"):
-        store.submit([spec], PLENTY)
-    with pytest.raises(StoreUnavailable, match="memory"):
-        scene.finish(task)
-    assert scene.status(task) == Status.RUNNING
-    command(store, "CONFIG", "SET", "maxmemory", "0")
-    assert scene.status(spec.task_id) is None
-    assert scene.finish(task)
-
-
-def test_a_server_that_became_a_replica_is_unavailable(scene: Scene, store: RedisStore) -> None:
-    spec = scene.spec(scene.function())
-    command(store, "REPLICAOF", "127.0.0.1", "1")
-    with pytest.raises(StoreUnavailable):
-        store.submit([spec], PLENTY)
-    command(store, "REPLICAOF", "NO", "ONE")
-    assert store.submit([spec], PLENTY) == [spec.task_id]
-
-
 def test_many_threads_share_few_connections(scene: Scene, store: RedisStore) -> None:
     function = scene.function()
     failures: list[Exception] = []
@@ -313,7 +292,7 @@ def test_a_claim_stops_at_so_many_bytes(scene: Scene) -> None:
     finishes = tuple(
         Finish(task_id=task, attempt=1, status=Status.COMPLETED, cause=Cause.OK, result=result) for task in tasks
     )
-    assert all(scene.turn(finishes=finishes).finished)
+    assert all(persistently(lambda: scene.turn(finishes=finishes).finished))  # a slow disk may cost a timeout or two
     assert scene.result(tasks[-1]) == result
 
 

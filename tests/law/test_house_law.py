@@ -26,7 +26,7 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 PURE = ("model", "dispatch", "wire", "worker/machine.py", "worker/events.py", "worker/actions.py")
 PURE_STANDARD = {
     "__future__", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "hmac", "itertools", "math",
-    "bisect", "operator", "pickle", "re", "string", "struct", "types", "typing", "uuid", "contextlib", "abc",
+    "bisect", "operator", "pickle", "re", "string", "struct", "types", "typing", "uuid", "contextlib", "abc", "zlib",
 }  # fmt: skip
 
 

@@ -36,6 +36,7 @@ class Task:
     attempt: int = 0
     charged: int = 0
     worker: str = ""
+    owner: int = 0  # the dispatcher that holds the claim, by number
     cancel: bool = False
     status: Status | None = None
     reported: dict[int, Cause] = field(default_factory=dict)  # attempt → what its worker truly reported
@@ -70,6 +71,7 @@ class World:
         self.asked: list[do.Action] = []  # of the store, not answered yet
         self.orphans: list[str] = []  # RUNNING claims of dead dispatchers, until the sweep hands them over
         self.born = 0
+        self.dispatcher = 0
         self.ran = 0
         self.begin_dispatcher()
 
@@ -80,8 +82,9 @@ class World:
         for task in self.tasks.values():
             if task.where == "claimed":
                 self._enqueue(task, head=True)
-            elif task.where == "running":
+            elif task.where == "running" and task.task_id not in self.orphans:
                 self.orphans.append(task.task_id)
+        self.dispatcher += 1
         self.asked.clear()
         for worker in self.workers.values():
             worker.inbox.clear()
@@ -177,7 +180,8 @@ class World:
         adopted = []
         for task_id in self.orphans:
             task = self.tasks[task_id]
-            if task.where == "running":
+            if task.where == "running" and task.owner != self.dispatcher:
+                task.owner = self.dispatcher
                 adopted.append(AdoptedTask(task=self._claimed(task), worker=task.worker))
         self.orphans.clear()
         if adopted:
@@ -217,6 +221,10 @@ class World:
         if accepted or refused:
             events.append(ev.Started(tuple(accepted), tuple(refused)))
         for action in asked:
+            if isinstance(action, do.AdoptAttempt):
+                task = self._store_adopt(action)
+                events.append(ev.Answered((action.task_id, action.attempt), action.worker_id, task))
+        for action in asked:
             if isinstance(action, do.Claim):
                 events.append(self._store_claim(action.count))
         if events:
@@ -242,6 +250,13 @@ class World:
             self.tasks[task_id].where = "claimed"
         return ev.Claimed(count, tuple(self._claimed(self.tasks[task_id]) for task_id in taken))
 
+    def _store_adopt(self, action: do.AdoptAttempt) -> ClaimedTask | None:
+        task = self.tasks[action.task_id]
+        if (task.where, task.attempt, task.worker) != ("running", action.attempt, action.worker_id):
+            return None
+        task.owner = self.dispatcher
+        return self._claimed(task)
+
     def _store_start(self, action: do.StartAttempt) -> bool:
         task = self.tasks[action.task_id]
         if action.attempt != task.attempt + 1 or task.where != "claimed":
@@ -250,6 +265,7 @@ class World:
             self._end(task, Status.CANCELLED)
             return False
         task.where, task.attempt, task.worker = "running", action.attempt, action.worker_id
+        task.owner = self.dispatcher
         return True
 
     def _store_finish(self, action: do.FinishAttempt) -> None:
@@ -269,6 +285,8 @@ class World:
     def _store_requeue(self, action: do.RequeueAttempt) -> None:
         task = self.tasks[action.task_id]
         if task.where not in ("claimed", "running") or task.attempt != action.attempt:
+            return
+        if task.where == "running" and task.owner != self.dispatcher:
             return
         task.charged += action.charged
         if task.charged >= MAX_ATTEMPTS:
@@ -356,7 +374,7 @@ class World:
     def step(self, *events: ev.Event) -> None:
         for action in self.machine.step(self.now, list(events)):
             match action:
-                case do.StartAttempt() | do.FinishAttempt() | do.RequeueAttempt() | do.Claim():
+                case do.StartAttempt() | do.AdoptAttempt() | do.FinishAttempt() | do.RequeueAttempt() | do.Claim():
                     self.asked.append(action)
                 case _:
                     worker = self.workers.get(action.worker_id)

@@ -43,7 +43,7 @@ def test_defaults(tmp_path: Path) -> None:
     settings = load(tmp_path)
     assert (settings.mode, settings.slots, settings.host, settings.port) == ("local", 4, "127.0.0.1", 8000)
     assert settings.store == "redis://127.0.0.1:6379/0"
-    assert (settings.heartbeat_s, settings.liveness_s, settings.lease_s) == (0.5, 2.0, 3.0)
+    assert (settings.heartbeat_s, settings.liveness_s, settings.lease_s) == (0.5, 2.5, 3.0)
     assert settings.path == (str(tmp_path),)
     assert settings.sources["slots"] == "default"
     assert not settings.insecure
@@ -197,7 +197,7 @@ def test_plugin_must_be_tables(tmp_path: Path) -> None:
 
 
 def test_values_that_do_not_go_together(tmp_path: Path) -> None:
-    assert load(tmp_path, {"heartbeat": "0.25"}).liveness_s == 1.0
+    assert load(tmp_path, {"heartbeat": "0.25"}).liveness_s == 1.25
     with pytest.raises(ConfigError, match=r"--liveness can't be 0\.6"):
         load(tmp_path, {"liveness": "0.6"})
     with pytest.raises(ConfigError, match="--liveness can't be 3"):

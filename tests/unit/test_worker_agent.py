@@ -39,6 +39,8 @@ class MemoryUplink:
         self.connections = 1
         self.closed = False
         self._epoch = 0
+        self.nobody_there = False
+        self.urls: list[str | None] = []
         self._inbox: deque[tuple[int, ToWorker]] = deque()
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -71,7 +73,11 @@ class MemoryUplink:
             self._epoch = message.epoch
         self.said.put(message)
 
-    def reconnect(self) -> None:
+    def absent(self) -> bool:
+        return self.nobody_there
+
+    def reconnect(self, url: str | None = None) -> None:
+        self.urls.append(url)
         self.connections += 1
 
     def close(self) -> None:

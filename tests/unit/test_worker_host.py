@@ -451,7 +451,7 @@ def test_draining_finishes_what_runs_and_gives_back_the_rest(slots: Slots) -> No
     def nap() -> str:
         import time
 
-        time.sleep(0.3)
+        time.sleep(2)
         return "done"
 
     keys = [slots.submit(code(nap)) for _ in range(4)]

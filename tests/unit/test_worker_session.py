@@ -13,6 +13,7 @@ from everfaas_core.model.states import Cause
 from everfaas_core.wire import messages as m
 from everfaas_core.wire.messages import Held, Outcome
 from everfaas_core.worker import session as s
+from everfaas_core.worker.contact import PROOF_SHARE
 
 WELCOME = m.Welcome(DispatcherId("d"), 1.0, 3.0)
 T = TypeVar("T")
@@ -271,3 +272,78 @@ def test_a_bye_lists_what_never_began(session: s.Session) -> None:
     join(session)
     session.ended([outcome(1), outcome(2, Cause.GIVEN_BACK)])
     assert session.returned([(TaskId("t3"), 1)]) == (("t2", 1), ("t3", 1))
+
+
+# ── out of touch ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def stops(directives: list[s.Directive]) -> list[Held]:
+    return [key for one in directives if isinstance(one, s.StopAttempts) for key in one.items]
+
+
+RUNNING: Held = (TaskId("t"), 1)
+
+
+def test_attempts_are_stopped_before_the_dispatcher_gives_them_to_others(session: s.Session, slots: Slots) -> None:
+    """The last Beat that was answered is the proof; what the dispatcher says by itself proves nothing."""
+    join(session)
+    slots.held = [RUNNING]
+    session.tick(101.0)  # a Beat
+    session.heard(101.1, m.Pulse())
+    session.tick(102.0)  # a Beat that is never answered
+    session.heard(103.0, m.Ack(()))
+    assert stops(session.tick(103.3)) == []
+    assert session.next_timer() <= 101.0 + PROOF_SHARE * WELCOME.liveness_s
+    assert stops(session.tick(101.0 + PROOF_SHARE * WELCOME.liveness_s)) == [RUNNING]
+    assert 101.0 + PROOF_SHARE * WELCOME.liveness_s < 101.0 + WELCOME.liveness_s
+
+
+def test_what_runs_outlives_a_dispatcher_that_is_surely_dead(slots: Slots) -> None:
+    dead = [True]
+    identity = s.Identity(mode="pull", host="h", pid=1, slots=4, python="3.11.0", dill="0.4")
+    session = s.Session(identity, slots, lambda: WorkerId("w"), url="home", gone=lambda welcome: dead[0])
+    join(session)
+    slots.held = [RUNNING]
+    now = 100.0
+    for _ in range(100):  # far longer than its liveness
+        now += 0.5
+        assert stops(session.tick(now)) == []
+    assert not session.joined
+    dead[0] = False  # somebody listens there again, and has the usual time to welcome us
+    assert stops(session.tick(now + 0.5)) == []
+    assert stops(session.tick(now + PROOF_SHARE * WELCOME.liveness_s + 0.01)) == [RUNNING]
+
+
+def test_an_idle_worker_stops_nothing(session: s.Session) -> None:
+    join(session)
+    assert stops(session.tick(150.0)) == []
+
+
+def connects(directives: list[s.Directive]) -> list[str | None]:
+    return [one.url for one in directives if isinstance(one, s.Reconnect)]
+
+
+def test_it_goes_to_another_dispatcher_when_its_own_does_not_answer(slots: Slots) -> None:
+    identity = s.Identity(mode="pull", host="h", pid=1, slots=4, python="3.11.0", dill="0.4")
+    session = s.Session(identity, slots, lambda: WorkerId("w"), url="home")
+    session.tick(100.0)
+    session.heard(100.0, m.Welcome(DispatcherId("d"), 1.0, 3.0, peers=("second", "third")))
+    tried, now = [], 100.0
+    while len(tried) < 5 and now < 150:
+        now += 0.25
+        tried += connects(session.tick(now))
+    assert tried == [None, "second", "third", "home", "second"]
+    assert now < 103 + 5 * s.FAILOVER_S + 1
+
+
+def test_it_learns_of_new_dispatchers_and_stays_where_it_is(slots: Slots) -> None:
+    identity = s.Identity(mode="pull", host="h", pid=1, slots=4, python="3.11.0", dill="0.4")
+    session = s.Session(identity, slots, lambda: WorkerId("w"), url="home")
+    join(session)
+    session.heard(100.1, m.Peers(("second",)))
+    session.heard(100.2, m.Peers(("third",)))  # the second is gone
+    assert connects(session.tick(104.0)) == [None]
+    assert connects(session.tick(106.0)) == ["third"]
+    session.heard(106.1, m.Welcome(DispatcherId("d3"), 1.0, 3.0, peers=("home",)))
+    assert connects(session.tick(110.0)) == [None], "first to where it was, which is the third"
+    assert connects(session.tick(112.0)) == ["home"]

@@ -1,0 +1,201 @@
+"""The dispatch machine's smaller parts, each by itself: retries, credit, adoption, entries."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from everfaas_core.dispatch import actions as do
+from everfaas_core.dispatch import events as ev
+from everfaas_core.dispatch.entries import PHASES, Phase, entry_of
+from everfaas_core.dispatch.machine import CLAIM_MAX, Machine, MachineConfig
+from everfaas_core.dispatch.retries import BACKOFF_S_MAX, backoff_s, verdict
+from everfaas_core.model.records import AdoptedTask, ClaimedTask
+from everfaas_core.model.states import Cause, Status
+from everfaas_core.wire.messages import Outcome
+from everfaas_plugins.round_robin import RoundRobin
+
+
+def claimed(task_id: str = "t", **fields) -> ClaimedTask:
+    return ClaimedTask(**({"task_id": task_id, "function_id": "f", "payload": b""} | fields))
+
+
+def entry(**fields):
+    return entry_of(0.0, claimed(**fields), Phase.RUNNING, None)
+
+
+class TestBackoff:
+    @given(st.floats(0.001, 10_000), st.integers(1, 200), st.text(max_size=5))
+    def test_it_stays_between_half_and_all_of_the_doubled_wait(self, first_s, charged, key):
+        whole = min(first_s * 2 ** min(charged - 1, 60), BACKOFF_S_MAX)
+        assert whole / 2 <= backoff_s(first_s, charged, key) <= whole
+
+    def test_none_asked_for_is_none_given(self):
+        assert backoff_s(0.0, 5, "t") == 0.0
+
+    def test_tasks_that_failed_together_do_not_come_back_together(self):
+        waits = {round(backoff_s(10.0, 1, f"task-{n}"), 1) for n in range(200)}
+        assert len(waits) > 30
+
+    def test_the_same_course_gives_the_same_waits(self):
+        assert backoff_s(10.0, 2, "t") == backoff_s(10.0, 2, "t")
+
+
+class TestVerdict:
+    @pytest.mark.parametrize("cause", [Cause.SLOT_CRASHED, Cause.WORKER_LOST, Cause.DISPATCHER_LOST])
+    def test_system_failures_are_tried_again_until_the_cap(self, cause):
+        first = verdict(entry(max_attempts=3), cause, "why")
+        assert isinstance(first, do.RequeueAttempt)
+        assert first.charged
+        last = verdict(entry(max_attempts=3, charged=2), cause, "why")
+        assert isinstance(last, do.FinishAttempt)
+        assert (last.status, last.reason) == (Status.FAILED, "why (attempt 3 of 3)")
+
+    def test_user_errors_are_final(self):
+        assert verdict(entry(), Cause.RAISED, "why", has_result=True, raised=("ValueError",)) == do.FinishAttempt(
+            "t", 0, Status.FAILED, Cause.RAISED, None
+        )
+
+    @pytest.mark.parametrize("listed", ["ConnectionError", "builtins.OSError", "Exception"])
+    def test_listed_exceptions_and_their_subclasses_are_tried_again(self, listed):
+        raised = ("ConnectionResetError", "ConnectionError", "OSError", "builtins.OSError", "Exception")
+        first = verdict(entry(retry_on=(listed,)), Cause.RAISED, "why", has_result=True, raised=raised)
+        assert isinstance(first, do.RequeueAttempt)
+        assert first.charged
+        last = verdict(entry(retry_on=(listed,), charged=2), Cause.RAISED, "why", has_result=True, raised=raised)
+        assert last == do.FinishAttempt("t", 0, Status.FAILED, Cause.RAISED, None), "the exception itself is delivered"
+
+    def test_what_never_began_goes_back_at_no_charge(self):
+        back = verdict(entry(charged=2, max_attempts=3), Cause.GIVEN_BACK, "why")
+        assert isinstance(back, do.RequeueAttempt)
+        assert (back.charged, back.delay_s) == (False, 0.0)
+
+    @pytest.mark.parametrize("cause", [Cause.SLOT_CRASHED, Cause.GIVEN_BACK, Cause.CANCELLED])
+    def test_a_cancelled_task_never_runs_again(self, cause):
+        one = entry()
+        one.cancelled = True
+        end = verdict(one, cause, "why")
+        assert isinstance(end, do.FinishAttempt)
+        assert end.status is Status.CANCELLED
+
+    def test_a_stop_that_nobody_asked_for_goes_back(self):
+        assert isinstance(verdict(entry(), Cause.CANCELLED, "why"), do.RequeueAttempt)
+
+    def test_an_outcome_that_came_before_the_cancel_stands(self):
+        one = entry()
+        one.cancelled = True
+        end = verdict(one, Cause.OK, "", has_result=True)
+        assert isinstance(end, do.FinishAttempt)
+        assert end.status is Status.COMPLETED
+
+
+def machine(rule="granted", **config) -> Machine:
+    return Machine(MachineConfig(rule=rule, **config), RoundRobin())
+
+
+def kinds(actions) -> list[str]:
+    return [type(action).__name__ for action in actions]
+
+
+class TestMachine:
+    def test_it_claims_what_its_fleet_can_run_and_no_more(self):
+        one = machine()
+        assert kinds(one.step(0.0, [])) == []
+        actions = one.step(0.0, [ev.Joined("w", 4, 3)])
+        assert actions[-1] == do.Claim(3)
+
+    def test_a_huge_fleet_claims_in_portions(self):
+        one = machine()
+        assert one.step(0.0, [ev.Joined("w", 5000, 5000)])[-1] == do.Claim(CLAIM_MAX)
+
+    def test_an_empty_answer_is_not_asked_again_until_the_bell_rings(self):
+        one = machine()
+        one.step(0.0, [ev.Joined("w", 4, 4)])
+        assert one.step(0.1, [ev.Claimed(4, ())]) == []
+        assert one.step(0.2, [ev.Rung()]) == [do.Claim(4)]
+
+    def test_a_bell_during_a_claim_is_not_lost(self):
+        one = machine()
+        one.step(0.0, [ev.Joined("w", 4, 4)])
+        one.step(0.1, [ev.Rung()])
+        assert one.step(0.2, [ev.Claimed(4, ())]) == [do.Claim(4)]
+
+    def test_a_delayed_task_is_looked_for_when_it_is_due(self):
+        one = machine()
+        one.step(0.0, [ev.Joined("w", 4, 4)])
+        one.step(0.0, [ev.Claimed(4, (), 1.5)])
+        assert one.next_timer() == 1.5
+        assert one.step(1.4, [ev.Beaten("w", 4)]) == [do.Pulsed("w")]
+        assert one.step(1.5, [])[-1] == do.Claim(4)
+
+    def test_a_silent_worker_is_lost_and_told_so_when_it_comes_back(self):
+        one = machine(liveness_s=2.0)
+        one.step(0.0, [ev.Joined("w", 1, 1)])
+        one.step(0.1, [ev.Claimed(1, (claimed(),))])
+        one.step(0.2, [ev.Started((("t", 1),), ())])
+        (lost,) = one.step(2.3, [])
+        assert isinstance(lost, do.RequeueAttempt)
+        assert (lost.cause, lost.charged) == (Cause.WORKER_LOST, True)
+        (answer,) = one.step(2.4, [ev.Ended("w", (Outcome("t", 1, Cause.OK, b"late"),), 2)])
+        assert isinstance(answer, do.Refused)
+        assert answer.again
+
+    def test_a_presented_attempt_is_taken_over_or_killed(self):
+        one = machine()
+        actions = one.step(0.0, [ev.Joined("w", 2, 0, held=(("a", 1), ("b", 7)))])
+        assert [action for action in actions if isinstance(action, do.AdoptAttempt)] == [
+            do.AdoptAttempt("a", 1, "w"),
+            do.AdoptAttempt("b", 7, "w"),
+        ]
+        answers = [ev.Answered(("a", 1), "w", claimed("a", attempt=1)), ev.Answered(("b", 7), "w", None)]
+        assert one.step(0.1, answers) == [do.KillAttempts("w", (("b", 7),))]
+        finish, *_ = one.step(0.2, [ev.Ended("w", (Outcome("a", 1, Cause.OK, b"r"),), 1)])
+        assert finish == do.FinishAttempt("a", 1, Status.COMPLETED, Cause.OK, None)
+
+    def test_a_presented_attempt_that_crashed_meanwhile_is_requeued_once_it_is_ours(self):
+        one = machine()
+        one.step(0.0, [ev.Joined("w", 2, 0, held=(("a", 1),))])
+        assert one.step(0.1, [ev.Ended("w", (Outcome("a", 1, Cause.SLOT_CRASHED, b"", "died"),), 1)])[-1:] != []
+        actions = one.step(0.2, [ev.Answered(("a", 1), "w", claimed("a", attempt=1))])
+        assert [type(action) for action in actions if not isinstance(action, do.Claim)] == [do.RequeueAttempt]
+
+    def test_an_adopted_claim_waits_for_its_worker_and_then_goes_back(self):
+        one = machine(adoption_s=5.0)
+        one.step(0.0, [ev.Adopted((AdoptedTask(task=claimed("a", attempt=1), worker="w"),))])
+        assert one.next_timer() == 5.0
+        assert one.step(4.9, []) == []
+        (back,) = one.step(5.0, [])
+        assert isinstance(back, do.RequeueAttempt)
+
+    def test_an_adopted_claim_of_a_worker_that_does_not_hold_it_goes_back_at_once(self):
+        one = machine()
+        one.step(0.0, [ev.Joined("w", 2, 2)])
+        actions = one.step(0.1, [ev.Adopted((AdoptedTask(task=claimed("a", attempt=1), worker="w"),))])
+        assert kinds(actions) == ["RequeueAttempt"]
+
+    def test_undelivered_tasks_go_back_and_their_worker_gets_nothing_until_it_is_heard(self):
+        one = machine("capacity")
+        one.step(0.0, [ev.Joined("w", 1, 1)])
+        one.step(0.1, [ev.Claimed(1, (claimed(),))])
+        one.step(0.2, [ev.Started((("t", 1),), ())])
+        assert kinds(one.step(0.3, [ev.Undelivered("w", (("t", 1),)), ev.Rung()])) == ["RequeueAttempt"]
+        assert kinds(one.step(0.4, [ev.Beaten("w", 1)])) == ["Pulsed", "Claim"]
+
+    def test_a_draining_worker_gets_nothing_more(self):
+        one = machine("capacity")
+        one.step(0.0, [ev.Joined("w", 4, 4)])
+        one.step(0.0, [ev.Claimed(4, ())])
+        assert kinds(one.step(0.1, [ev.Draining("w"), ev.Rung()])) == []
+
+    def test_an_evicted_dispatcher_lets_go_of_everything(self):
+        one = machine()
+        one.step(0.0, [ev.Joined("w", 1, 1)])
+        one.step(0.1, [ev.Claimed(1, (claimed(),))])
+        one.step(0.2, [ev.Started((("t", 1),), ())])
+        assert do.KillAttempts("w", (("t", 1),)) in one.step(0.3, [ev.Evicted()])
+        assert one.entries == {}
+
+    def test_the_phase_table_has_every_phase_and_a_way_out_of_each(self):
+        assert set(PHASES) == {None, *Phase}
+        assert all(PHASES[phase] for phase in Phase)
