@@ -315,8 +315,8 @@ class Uplink(Protocol):
     def reconnect(self, url: str | None = None) -> None:
         """Begin anew with a fresh connection and identity, to `url` if given: whatever was queued is forgotten."""
 
-    def absent(self) -> bool:
-        """Tell whether it is certain that nobody listens at the other end (the connection was refused). Takes ≤ 0.1 s.
+    def absent(self, url: str) -> bool:
+        """Tell whether it is certain that nobody listens at `url` (a connection is refused). Takes ≤ 0.1 s.
 
         False when in doubt: a silent network is no proof.
         """

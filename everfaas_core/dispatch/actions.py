@@ -31,6 +31,7 @@ class AdoptAttempt(Struct, frozen=True):
     task_id: TaskId
     attempt: int
     worker_id: WorkerId
+    epoch: int = 0
 
 
 class FinishAttempt(Struct, frozen=True):

@@ -15,7 +15,7 @@ from typing import Final
 from everfaas_core.dispatch import actions as do
 from everfaas_core.dispatch import events as ev
 from everfaas_core.dispatch.adoption import Presented
-from everfaas_core.dispatch.entries import Phase, entry_of
+from everfaas_core.dispatch.entries import Entry, Phase, entry_of
 from everfaas_core.dispatch.fleet import Worker
 from everfaas_core.dispatch.holding import Holding, MachineConfig
 from everfaas_core.dispatch.strategy import Strategy
@@ -161,7 +161,7 @@ class Machine(Holding):
         if entry is None:
             self._adoption.presented[held] = Presented(worker.worker_id)
             self.fleet.hold(worker, task_id, attempt)
-            self._out.append(do.AdoptAttempt(task_id, attempt, worker.worker_id))
+            self._out.append(do.AdoptAttempt(task_id, attempt, worker.worker_id, worker.epoch))
             return True
         if entry.attempt != attempt or entry.worker_id != worker.worker_id:
             return False
@@ -171,18 +171,38 @@ class Machine(Holding):
         return True
 
     def _on_adopted(self, now: float, task: ClaimedTask, worker_id: WorkerId) -> None:
-        if task.task_id in self.entries:
-            return
+        """Take over a claim. Its worker was last with the dispatcher that had it, whatever we knew of it before."""
+        entry = self.entries.get(task.task_id)
+        if entry is not None:
+            if entry.phase is Phase.SETTLING and entry.attempt == task.attempt:
+                return
+            self._forget(entry)
         entry = entry_of(now, task, Phase.ADOPTED, self.config.default_timeout_s)
         entry.worker_id = worker_id
         self.entries[task.task_id] = entry
-        worker = self.fleet.get(worker_id)
-        if worker is None:
+        presented = self._adoption.presented.get((task.task_id, task.attempt))
+        if presented is None or presented.worker_id != worker_id:
             self._adoption.await_worker(now, task.task_id)
-        elif worker.attempts.get(task.task_id) == task.attempt:
+        else:
             self._resume(entry)
-        else:  # it has told us what it holds, and this is not among it
-            self._resolve(entry, Cause.WORKER_LOST, f"worker {worker_id} lost it")
+
+    def _is_outdated(self, entry: Entry, task: ClaimedTask) -> bool:
+        """Tell whether the store gives us a task whose entry we have from before others had its claim."""
+        if entry.phase in (Phase.ADOPTED, Phase.RUNNING):
+            return True  # it gives out what nobody runs
+        return entry.phase is Phase.SETTLING and entry.attempt < task.attempt
+
+    def _forget(self, entry: Entry) -> None:
+        """Let go of a task whose claim was taken from us without our knowing."""
+        held = (entry.task_id, entry.attempt)
+        self._adoption.found(entry.task_id)
+        if entry.worker_id is not None:
+            if entry.phase is Phase.RUNNING:
+                self._out.append(do.KillAttempts(entry.worker_id, (held,)))
+            if entry.phase is Phase.SETTLING and entry.ended:
+                self._foreign[held] = entry.worker_id
+            self.fleet.release(entry.worker_id, *held)
+        del self.entries[entry.task_id]
 
     def _on_answered(self, now: float, held: Held, worker_id: WorkerId, task: ClaimedTask | None) -> None:
         """Go on with a presented attempt that is ours now, or have it killed."""
@@ -198,10 +218,11 @@ class Machine(Holding):
             self.entries[task.task_id] = entry
         elif entry.phase is not Phase.ADOPTED or entry.attempt != task.attempt:
             return
+        if presented is None:  # it has left us since, perhaps for another dispatcher: it gets the time to come back
+            self._adoption.await_worker(now, task.task_id)
+            return
         self._resume(entry)
-        if presented is None:
-            self._resolve(entry, Cause.WORKER_LOST, f"worker {worker_id} was lost")
-        elif presented.cause is not None:
+        if presented.cause is not None:
             entry.ended = True
             self._resolve(entry, presented.cause, presented.reason)
 
@@ -225,7 +246,11 @@ class Machine(Holding):
         count = 0
         for task in tasks:
             count += 1
-            if task.task_id not in self.entries:
+            entry = self.entries.get(task.task_id)
+            if entry is not None and self._is_outdated(entry, task):
+                self._forget(entry)
+                entry = None
+            if entry is None:
                 self._place(now, task)
         if count and count >= asked:
             self._look = True

@@ -133,7 +133,7 @@ class EmbeddedStore:
                     stderr=log,
                     cwd=self.data_dir,
                     env={"GLIBC_TUNABLES": _MALLOC, **os.environ},
-                    preexec_fn=death_signal_setter(),
+                    preexec_fn=death_signal_setter(signal.SIGTERM),  # so that it removes its socket
                     process_group=0,  # Ctrl-C is for us: the server goes last
                     pass_fds=[lock],  # the directory stays locked as long as the server lives
                 )

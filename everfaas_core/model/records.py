@@ -162,11 +162,15 @@ class Start(Struct, frozen=True, kw_only=True):
 
 
 class Adopt(Struct, frozen=True, kw_only=True):
-    """Take over the claim of an attempt that `worker` itself has presented to us, whoever holds it now."""
+    """Take over the claim of an attempt that `worker` itself has presented to us, whoever holds it now.
+
+    Unless it has been adopted under a later `epoch` of that worker's Hellos: then the worker has moved on since.
+    """
 
     task_id: TaskId
     attempt: int
     worker: WorkerId
+    epoch: int = 0
 
 
 class Finish(Struct, frozen=True, kw_only=True):

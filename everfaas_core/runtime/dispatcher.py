@@ -10,9 +10,11 @@ import logging
 import os
 import platform
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
 from msgspec import Struct
 
 from everfaas_core.dispatch import events as ev
@@ -23,6 +25,7 @@ from everfaas_core.model.ids import DispatcherId
 from everfaas_core.model.records import FleetReport, Requeue, Turn, WorkerInfo
 from everfaas_core.model.states import Cause
 from everfaas_core.ports import Link, Store, Strategy, TaskSource, Watch
+from everfaas_core.runtime.chronicle import log_failures, log_fleet
 from everfaas_core.runtime.codebook import Codebook
 from everfaas_core.runtime.neighbours import Neighbours, advertised
 from everfaas_core.runtime.poll import Poller
@@ -31,11 +34,14 @@ from everfaas_core.runtime.signals import DRAIN, STOP, StopRequest
 from everfaas_core.runtime.sources import SourceThreads
 from everfaas_core.runtime.turns import Turns
 from everfaas_core.runtime.watchdog import Watchdog
-from everfaas_core.wire.messages import Held, Outcome, Peers, Welcome
+from everfaas_core.wire.messages import EXCUSED_S_MAX, Held, Outcome, Peers, Pulse, Welcome
 
 STORE_RETRY_S: Final = 0.1
 STORE_RETRY_S_MAX: Final = 1.0
 REPEAT_WARNING_S: Final = 5.0
+BLOCKED_S_MAX: Final = 2.0
+"""How long one exchange with a store that does not answer may take."""
+
 LOOK_AROUND_S: Final = 1.0
 """How often other dispatchers are looked for."""
 
@@ -110,6 +116,7 @@ class Dispatcher:
         self._prepared = False
         self._carried: list[ev.Event] = []  # the store's answers that the machine has not heard yet
         self._report_at = 0.0
+        self._leased_at = clock()  # when the last renewal that succeeded was begun
         self._store_at = 0.0  # not before this instant, after a failure
         self._backoff_s = STORE_RETRY_S
         self._warned_at = float("-inf")
@@ -205,13 +212,19 @@ class Dispatcher:
                 outcomes.update(((one.task_id, one.attempt), one) for one in event.items)
             elif isinstance(event, ev.Joined | ev.Left):
                 self._report_at = now
-                self._log_fleet(event)
+                log_fleet(self._log, event)
         events += self._bell(now)
         if now >= self._report_at:
             events.append(ev.Rung())
         for _ in range(EXCHANGES_MAX):
-            for worker_id, message in self._turns.take(self._machine.step(now, events), outcomes):
-                self._link.send(worker_id, message)
+            if self._link.bound and self._machine.entries and self._may_be_inherited(now, BLOCKED_S_MAX):
+                events = self._begin_anew(now)
+            mute = self._may_be_inherited(now, EXCUSED_S_MAX - self._config.adoption_s)
+            actions = self._machine.step(now, events)
+            log_failures(self._log, actions)
+            for worker_id, message in self._turns.take(actions, outcomes):
+                if not (mute and isinstance(message, Pulse | Welcome)):
+                    self._link.send(worker_id, message)
             outcomes = {}
             reporting = now >= self._report_at
             if now < self._store_at or not (self._turns.errand or reporting):
@@ -219,6 +232,24 @@ class Dispatcher:
             events = self._exchange(now, reporting)
             now = self._clock()
         self._carried = events
+
+    def _may_be_inherited(self, now: float, ahead_s: float) -> bool:
+        """Tell whether `ahead_s` from now others may run our tasks, because the store has not heard us for so long.
+
+        The slots of a bound link are stopped in time by ourselves. Other workers stop by themselves, or go to another
+        dispatcher, once they hear no Pulse: heirs wait `adoption_s` for them beyond the lease, and a worker takes
+        EXCUSED_S_MAX at the most. Where there are no others, nothing is given away, and an outage stops nobody.
+        """
+        return self._neighbours.any() and now + ahead_s > self._leased_at + self._config.lease_s
+
+    def _begin_anew(self, now: float) -> list[ev.Event]:
+        """Stop what runs in our own slots, and go on as another dispatcher: the old one's claims are for its heirs."""
+        self._log.warning("the store has not answered for too long: our tasks are left to other dispatchers")
+        self._config = msgspec.structs.replace(self._config, dispatcher_id=DispatcherId(str(uuid.uuid4())))
+        self._neighbours.rename(self._config.dispatcher_id)
+        self._turns.forget()
+        self._leased_at = now
+        return [ev.Evicted(), *self._turns.unclaimed()]
 
     def _exchange(self, now: float, reporting: bool) -> list[ev.Event]:
         """Ask the store for all that is due; on failure keep it for later."""
@@ -248,6 +279,7 @@ class Dispatcher:
         if reply.claimed:
             self._watchdog.fed()
         if reporting:
+            self._leased_at = now
             self._report_at = now + self._config.lease_s / 3
             self._announce()
         return self._turns.events(turn, reply)
@@ -351,11 +383,3 @@ class Dispatcher:
         if self._on_ready is not None and (len(self._machine.fleet) or not self._link.bound):
             self._on_ready(self._link.address)
             self._on_ready = None
-
-    def _log_fleet(self, event: ev.Joined | ev.Left) -> None:
-        if isinstance(event, ev.Left):
-            self._log.info("worker %s left", event.worker_id)
-        elif event.rejected:
-            self._log.warning("worker %s was refused: %s", event.worker_id, event.rejected)
-        else:
-            self._log.info("worker %s joined with %d slots", event.worker_id, event.slots)

@@ -19,9 +19,17 @@ class Neighbours:
         self._machine = machine
         self._others: tuple[FleetReport, ...] = ()
 
+    def rename(self, dispatcher_id: DispatcherId) -> None:
+        """Take note of a new name of ours; the old one is a neighbour from now on."""
+        self._dispatcher_id = dispatcher_id
+
     def update(self, fleet: Iterable[FleetReport]) -> None:
         """Take in the reports of all dispatchers whose lease is valid."""
         self._others = tuple(report for report in fleet if report.dispatcher_id != self._dispatcher_id)
+
+    def any(self) -> bool:
+        """Tell whether anybody else may be alive who could take over our claims."""
+        return len(self.dead()) < len(self._others)
 
     def dead(self) -> tuple[DispatcherId, ...]:
         """Return those that ran on this machine and whose process has ended: their leases need not be waited for."""

@@ -67,6 +67,12 @@ class Turns:
         self._welcome = msgspec.structs.replace(self._welcome, peers=peers)
         return True
 
+    def forget(self) -> None:
+        """Drop what only the holder of a claim may ask for. Results are kept: anybody may store them."""
+        self._payloads.clear()
+        errand = self.errand
+        del errand.requeues[:], errand.starts[:], errand.adopts[:]
+
     def take(self, actions: Sequence[do.Action], outcomes: dict[Held, Outcome]) -> Letters:
         """Add the store's part of a step to the errand, and return the messages, tasks and acknowledgements batched.
 
@@ -84,8 +90,8 @@ class Turns:
                     self.errand.starts.append(
                         Start(task_id=task_id, attempt=attempt, worker=worker_id, bound=self._bound)
                     )
-                case do.AdoptAttempt(task_id, attempt, worker_id):
-                    self.errand.adopts.append(Adopt(task_id=task_id, attempt=attempt, worker=worker_id))
+                case do.AdoptAttempt(task_id, attempt, worker_id, epoch):
+                    self.errand.adopts.append(Adopt(task_id=task_id, attempt=attempt, worker=worker_id, epoch=epoch))
                 case do.FinishAttempt(task_id, attempt):
                     self.errand.finishes.append(self._finish(action, outcomes.get((task_id, attempt))))
                 case do.RequeueAttempt():

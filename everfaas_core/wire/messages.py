@@ -17,6 +17,13 @@ from everfaas_core.model.states import Cause
 
 PROTOCOL_VERSION: Final = 1
 
+EXCUSED_S_MAX: Final = 4.5
+"""How long after its last answer a worker may go on with the tasks of a dispatcher that has died, if it has heirs.
+
+These wait `adoption_s` (5 s) for the worker, counted from when they took over. So a dispatcher that may have been
+taken over must not answer any more, from EXCUSED_S_MAX before that wait can end.
+"""
+
 
 class Message(Struct, frozen=True, array_like=True, tag=True):
     """Base of all messages: a msgpack array that begins with the class's name."""

@@ -19,6 +19,7 @@ from everfaas_core.runtime.poll import Poller
 from everfaas_core.runtime.processes import is_alive, this_machine
 from everfaas_core.runtime.signals import DRAIN, STOP, StopRequest
 from everfaas_core.wire.messages import Bye, Held, Welcome
+from everfaas_core.worker import directives as do
 from everfaas_core.worker import session as s
 
 LONELY_S: Final = 3.0
@@ -45,8 +46,8 @@ class WorkerHost(SlotHost, Protocol):
     def idle(self) -> bool:
         """Tell whether nothing runs, waits to run, or waits to be reported."""
 
-    def fence(self, fence_s: float | None) -> None:
-        """Have all slots killed whenever this process shows no life for so long; None: never."""
+    def fence(self, fence_s: float | None, until: float | None = None) -> None:
+        """Have all slots killed whenever this process shows no life for so long, or past `until`; None: never."""
 
     def unbegun(self) -> Sequence[Held]:
         """Return accepted attempts that no slot has begun."""
@@ -98,11 +99,11 @@ class Agent:
     def _new_id(self) -> WorkerId:
         return WorkerId(f"{platform.node()}-{os.getpid()}-{secrets.token_hex(4)}")
 
-    def _gone(self, welcome: Welcome) -> bool:
-        """Tell whether this dispatcher is surely dead, and nobody has taken its place."""
+    def _gone(self, welcome: Welcome, url: str) -> bool:
+        """Tell whether the dispatcher that welcomed us there is surely dead, and nobody has taken its place."""
         if welcome.machine == this_machine() and is_alive(welcome.pid):
             return False
-        return self._uplink.absent()
+        return self._uplink.absent(url)
 
     def run(self) -> int:
         """Work until told to stop. Raises ConfigError if the url is no good."""
@@ -156,29 +157,29 @@ class Agent:
         elif self._stop.level >= DRAIN:
             self._drain("asked to stop")
 
-    def _carry_out(self, directives: Iterable[s.Directive]) -> bool:
+    def _carry_out(self, directives: Iterable[do.Directive]) -> bool:
         """Do what the session says; return False if the connection was replaced."""
         same_connection = True
         for directive in directives:
             match directive:
-                case s.Say(message):
+                case do.Say(message):
                     self._uplink.send(message)
-                case s.Accept(tasks):
+                case do.Accept(tasks):
                     self._carry_out(self._session.lacks(self._host.offer(tasks)))
-                case s.StopAttempts(items):
+                case do.StopAttempts(items):
                     if items:
                         self._host.kill(items)
-                case s.Reconnect(url):
+                case do.Reconnect(url):
                     self._uplink.reconnect(url or None)
                     same_connection = False
-                case s.Drain():
+                case do.Drain():
                     self._drain("the dispatcher asked this worker to leave")
-                case s.Fence(seconds):
-                    self._host.fence(seconds)
-                case s.Leave(reason):
+                case do.Fence(seconds, until):
+                    self._host.fence(seconds, until)
+                case do.Leave(reason):
                     self._log.error("the dispatcher at %s refused this worker: %s", self._config.url, reason)
                     self._exit = EXIT_REFUSED
-                case s.Note(text):
+                case do.Note(text):
                     self._log.info("%s", text)
         return same_connection
 

@@ -26,6 +26,7 @@ class Contact:
 
     def __init__(self) -> None:
         self._proof_at = 0.0
+        self._excused_at = 0.0
         self._hello_at = 0.0
         self._beats: deque[float] = deque(maxlen=BEATS_MAX)
 
@@ -49,8 +50,17 @@ class Contact:
 
     def excused(self, now: float) -> None:
         """There is nobody at the other end who could give our tasks to others."""
-        self._proof_at = max(self._proof_at, now)
+        self._excused_at = max(self._excused_at, now)
 
-    def ends_at(self, liveness_s: float) -> float:
-        """Return the instant at which everything has to be stopped, unless there is newer proof by then."""
-        return self._proof_at + PROOF_SHARE * liveness_s
+    @property
+    def proof_at(self) -> float:
+        """When the last thing was said that is known to have arrived."""
+        return self._proof_at
+
+    def ends_at(self, liveness_s: float, excused_s_max: float) -> float:
+        """Return the instant at which everything has to be stopped, unless there is newer proof by then.
+
+        Excuses put it off to `excused_s_max` after the last proof at the most.
+        """
+        excused = min(self._excused_at + PROOF_SHARE * liveness_s, self._proof_at + excused_s_max)
+        return max(self._proof_at + PROOF_SHARE * liveness_s, excused)

@@ -26,6 +26,7 @@ from everfaas_core.worker.machine import Machine
 from everfaas_core.worker.nursery import Nursery
 
 PULSES_PER_FENCE: Final = 4
+FENCE_LATE_S: Final = 0.05
 CLOSED_S_MAX: Final = 0.5
 """A slot whose connection has ended, and that is not dead after so long, is killed."""
 
@@ -67,6 +68,7 @@ class ProcessHost:
         self._missing: list[FunctionId] = []
         self._early: list[ev.Event] = []  # learnt while carrying out actions
         self._fence_s = config.fence_s
+        self._fence_until: float | None = None
         self._pulse_at = 0.0
         self._closed = False
 
@@ -165,9 +167,13 @@ class ProcessHost:
         """Return accepted attempts that no slot has begun."""
         return self._machine.unbegun()
 
-    def fence(self, fence_s: float | None) -> None:
-        """Have all slots killed whenever this process shows no life for so long (stopped, swapped out); None: never."""
+    def fence(self, fence_s: float | None, until: float | None = None) -> None:
+        """Have all slots killed whenever this process shows no life for so long (stopped, swapped out); None: never.
+
+        At `until` (monotonic) they are killed in any case, FENCE_LATE_S later than this process would stop what runs.
+        """
         self._fence_s = fence_s
+        self._fence_until = until
         self._pulse_at = 0.0
         if fence_s is None and self._nursery is not None:
             self._nursery.pulse(None)
@@ -326,7 +332,14 @@ class ProcessHost:
     def _pulse(self, now: float) -> None:
         if self._fence_s is not None and self._nursery is not None and now >= self._pulse_at:
             self._pulse_at = now + self._fence_s / PULSES_PER_FENCE
-            self._nursery.pulse(self._fence_s)
+            self._nursery.pulse(self._fence_from(now))
+
+    def _fence_from(self, now: float) -> float | None:
+        """Return how long from now the slots may live without another sign of life."""
+        if self._fence_s is None or self._fence_until is None:
+            return self._fence_s
+        left_s = self._fence_until + FENCE_LATE_S - now
+        return min(self._fence_s, left_s) if left_s > 0 else self._fence_s
 
 
 def death_reason(status: int) -> str:

@@ -18,6 +18,17 @@ from everfaas_core.model.states import Cause
 from everfaas_core.wire import messages as m
 from everfaas_core.wire.messages import Held, Outcome
 from everfaas_core.worker.contact import Contact
+from everfaas_core.worker.directives import (
+    Accept,
+    Directive,
+    Drain,
+    Fence,
+    Leave,
+    Note,
+    Reconnect,
+    Say,
+    StopAttempts,
+)
 
 HELLO_S_FIRST: Final = 2.0
 HELLO_S_MAX: Final = 8.0
@@ -29,6 +40,9 @@ REFUSED_S_MAX: Final = 5.0
 FENCE_SHARE: Final = 0.6
 """Of the liveness: a worker that was stopped for so long trusts nothing it was sent, and its slots are dead by then,
 before the dispatcher gives their tasks to others."""
+
+URLS_MAX: Final = 8
+"""Dispatchers whose addresses are remembered."""
 
 FAILOVER_S: Final = 1.0
 """How long each dispatcher is tried for when there are several."""
@@ -69,49 +83,6 @@ class Capacity(Protocol):
         """Attempts accepted and not reported."""
 
 
-class Say(Struct, frozen=True):
-    message: m.ToDispatcher
-
-
-class Reconnect(Struct, frozen=True):
-    """Replace the connection. What else has come in over the old one is void."""
-
-    url: str | None = None  # None: to where it was
-
-
-class Accept(Struct, frozen=True):
-    tasks: m.Tasks
-
-
-class StopAttempts(Struct, frozen=True):
-    items: tuple[Held, ...]
-
-
-class Drain(Struct, frozen=True):
-    """The dispatcher wants us to leave."""
-
-
-class Fence(Struct, frozen=True):
-    """Have the slots stopped when this process shows no life for so long."""
-
-    seconds: float
-
-
-class Leave(Struct, frozen=True):
-    """Give up, for this reason."""
-
-    reason: str
-
-
-class Note(Struct, frozen=True):
-    """Something that the operator may want to read."""
-
-    text: str
-
-
-Directive = Say | Reconnect | Accept | StopAttempts | Drain | Fence | Leave | Note
-
-
 class Phase(StrEnum):
     JOINING = "joining"  # Hello said (or about to be), not answered
     JOINED = "joined"
@@ -127,17 +98,19 @@ class Session:
         new_id: Callable[[], WorkerId],
         *,
         url: str = "",
-        gone: Callable[[m.Welcome], bool] = lambda welcome: False,
+        gone: Callable[[m.Welcome, str], bool] = lambda welcome, url: False,
     ) -> None:
-        """`url` is where the first connection goes. `gone(welcome)` tells whether that dispatcher is surely dead."""
+        """`url` is where the first connection goes. `gone` tells whether who welcomed us there is surely dead."""
         self._identity = identity
         self._capacity = capacity
         self._new_id = new_id
         self._urls = [url]  # where to try, in turn; the first is the operator's
         self._tried = 0
+        self._welcomed_at = url
         self._gone = gone
         self._contact = Contact()
-        self._fenced_at = 0.0
+        self._doubted_at = 0.0
+        self._fenced_until = self._contact.ends_at(3.0, float("inf"))
         self.worker_id = new_id()
         self.phase = Phase.JOINING
         self.retained: dict[Held, Outcome] = {}  # outcomes until they are acknowledged
@@ -203,6 +176,7 @@ class Session:
         if self.joined:
             return []
         self._welcome = welcome
+        self._welcomed_at = self._urls[self._tried % len(self._urls)]
         self._contact.welcomed()
         self._meet(welcome.peers)
         self.phase = Phase.JOINED
@@ -211,7 +185,7 @@ class Session:
         self._beat_at = now + welcome.heartbeat_s
         say: list[Directive] = [
             Note(f"joined dispatcher {welcome.dispatcher_id} as {self.worker_id}"),
-            Fence(FENCE_SHARE * welcome.liveness_s),
+            self._fence_order(),
         ]
         if self._draining:
             say.append(Say(m.Draining()))
@@ -220,9 +194,9 @@ class Session:
         return say
 
     def _meet(self, addresses: tuple[str, ...]) -> None:
-        """Remember where else to go. The present dispatcher stays where we are in the list."""
-        here = self._urls[self._tried % len(self._urls)]
-        self._urls = list(dict.fromkeys([self._urls[0], here, *addresses]))
+        """Remember where else to go; those that have gone may come back, and stay on the list while it is short."""
+        home, here = self._urls[0], self._urls[self._tried % len(self._urls)]
+        self._urls = list(dict.fromkeys([home, here, *addresses, *self._urls]))[:URLS_MAX]
         self._tried = self._urls.index(here)
 
     def overslept(self, now: float, gap_s: float) -> list[Directive]:
@@ -323,23 +297,42 @@ class Session:
 
     def tick(self, now: float) -> list[Directive]:
         """Do what is due; called in every turn, after all else."""
-        return [*self._fence(now), *self._converse(now)]
+        news = [self._fence_order()] if self._ends_at() != self._fenced_until else []
+        return [*news, *self._fence(now), *self._converse(now)]
+
+    def _fence_order(self) -> Fence:
+        """Tell the slots' keeper what this process would do at the end of its proof, should it be stopped by then."""
+        self._fenced_until = self._ends_at()
+        return Fence(FENCE_SHARE * self._welcome.liveness_s, self._fenced_until)
 
     def _fence(self, now: float) -> list[Directive]:
         """Stop everything once the dispatcher may have given it to others: out of touch, and not known to be dead."""
-        if now < self._fence_due():
+        if now < self._doubt_at():
             return []
-        self._fenced_at = now
+        self._doubted_at = now
         running = tuple(self._capacity.running())
         if not running:
             return []
-        if self._gone(self._welcome):
+        if self._gone(self._welcome, self._welcomed_at):
             self._contact.excused(now)
+        if now < self._ends_at():
             return []
         return [Note(f"out of touch with the dispatcher: stopping {len(running)} attempts"), StopAttempts(running)]
 
-    def _fence_due(self) -> float:
-        return max(self._contact.ends_at(self._welcome.liveness_s), self._fenced_at + ABSENCE_S)
+    def _doubt_at(self) -> float:
+        """Return when to ask (again) whether the dispatcher is gone: well before the end, so that a successor that is
+        there by then finds us excused for the time without it."""
+        again = self._doubted_at + ABSENCE_S
+        ends = self._ends_at()
+        return max(
+            self._contact.proof_at + 2 * self._welcome.heartbeat_s,
+            min(again, ends) if self._doubted_at < ends else again,
+        )
+
+    def _ends_at(self) -> float:
+        """Return when to stop; a dead dispatcher's tasks stay ours, but its heirs will give them away."""
+        excused_s_max = m.EXCUSED_S_MAX if len(self._urls) > 1 else float("inf")
+        return self._contact.ends_at(self._welcome.liveness_s, excused_s_max)
 
     def _converse(self, now: float) -> list[Directive]:
         if not self.joined:
@@ -377,7 +370,7 @@ class Session:
 
     def next_timer(self) -> float:
         """Return the instant at which `tick` has to be called at the latest."""
-        due = [self._fence_due()] if self._capacity.running() else []
+        due = [self._doubt_at()] if self._capacity.running() else []
         if not self.joined:
             return min([self._hello_at, *due])
         if self._unsent:

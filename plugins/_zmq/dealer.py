@@ -20,7 +20,7 @@ from .sockets import descriptor, readable
 HWM_MESSAGES: Final = 10_000
 RECEIVE_MAX: Final = 1_000
 RECONNECT_MS: Final = 50
-RECONNECT_MS_MAX: Final = 1_000
+RECONNECT_MS_MAX: Final = 200
 PROBE_S: Final = 0.1
 LINGER_MS: Final = 1_000
 """How long a Bye, and the outcomes before it, may take to leave when the worker closes."""
@@ -141,9 +141,9 @@ class DealerUplink:
             self._url = check_url(url)
         self._connect()
 
-    def absent(self) -> bool:
+    def absent(self, url: str) -> bool:
         """Tell whether a connection is refused now."""
-        scheme, _, where = self._url.partition("://")
+        scheme, _, where = url.partition("://")
         if scheme != "tcp":
             return False
         host, _, port = where.rpartition(":")

@@ -60,6 +60,7 @@ class RouterLink:
         self._address = ""
         self._peers: OrderedDict[Peer, WorkerId] = OrderedDict()
         self._workers: dict[WorkerId, Peer] = {}
+        self._epochs: dict[WorkerId, int] = {}  # of the Hello that each worker is known by
         self._undelivered: list[LinkEvent] = []
         self._selector: Selector | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
@@ -143,12 +144,15 @@ class RouterLink:
                 self._forget(peer)
                 return Left(worker_id, returned)
 
-    def _joined(self, peer: Peer, hello: Hello) -> LinkEvent:
+    def _joined(self, peer: Peer, hello: Hello) -> LinkEvent | None:
         old = self._workers.get(hello.worker_id)
+        if old is not None and hello.epoch < self._epochs[hello.worker_id]:
+            return None  # from a connection that the worker has given up since
         if old is not None:
             self._peers.pop(old, None)
         self._peers[peer] = hello.worker_id
         self._workers[hello.worker_id] = peer
+        self._epochs[hello.worker_id] = hello.epoch
         if len(self._peers) > PEERS_MAX:
             self._forget(next(iter(self._peers)))
         return Joined(
@@ -177,7 +181,7 @@ class RouterLink:
     def _forget(self, peer: Peer) -> None:
         worker_id = self._peers.pop(peer, None)
         if worker_id is not None and self._workers.get(worker_id) == peer:
-            del self._workers[worker_id]
+            del self._workers[worker_id], self._epochs[worker_id]
 
     def send(self, worker_id: WorkerId, message: ToWorker) -> None:
         """Send at once; tasks that can't be sent are reported as Undelivered by the next `receive`."""

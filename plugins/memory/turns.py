@@ -156,6 +156,10 @@ def _adopt(tables: Tables, me: DispatcherId, item: Adopt) -> ClaimedTask | None:
     task = tables.tasks.get(item.task_id)
     if task is None or task.attempt != item.attempt or task.worker != item.worker or task.bound:
         return None
+    attempt, epoch = task.adopted
+    if attempt == item.attempt and item.epoch < epoch:
+        return None
+    task.adopted = item.attempt, item.epoch
     if task.owner in tables.dispatchers:
         tables.dispatchers[task.owner].claims.pop(task.task_id, None)
         tables.dispatchers[task.owner].cancels.pop(task.task_id, None)

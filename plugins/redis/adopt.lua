@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Move the claims of attempts to the dispatcher that their workers have presented them to, whoever holds them now.
--- ARGV: prefix, dispatcher, turn's number, lease tag, then for each: id, attempt, worker
--- Returns for each what `describe` gives, or false: that attempt is not live on that worker.
+-- ARGV: prefix, dispatcher, turn's number, lease tag, then for each: id, attempt, worker, epoch of the worker's Hello
+-- Returns for each what `describe` gives, or false: that attempt is not live on that worker, or it has moved on since.
 local D = ARGV[2]
 local reply = {}
 local mark = call('GET', P .. 'evicted:' .. D)
@@ -20,17 +20,23 @@ local function place_of(owner, id)
   return key
 end
 
-for i = 5, #ARGV, 3 do
-  local id, attempt, worker = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+-- The epoch under which an attempt was adopted last.
+local function epoch_of(id, attempt)
+  local of, epoch = string.match(call('HGET', P .. 't:' .. id, 'epo') or '', '^(%d+):(%d+)$')
+  return of == attempt and tonumber(epoch) or 0
+end
+
+for i = 5, #ARGV, 4 do
+  local id, attempt, worker, epoch = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
   local v = not refused and call('HMGET', P .. 't:' .. id, unpack(HELD)) or {}
   local row = false
-  if v[10] and not TERMINAL[v[10]] and v[13] == '1' and v[3] == attempt then
+  if v[10] and not TERMINAL[v[10]] and v[13] == '1' and v[3] == attempt and epoch >= epoch_of(id, attempt) then
     local timeline = call('HGET', P .. 't:' .. id, 'S' .. attempt) or ''
     local place = place_of(v[11], id)
     if string.match(timeline, '^%d+|%d+|(.*)$') == worker and call('HGET', place, id) ~= 'b' then
       call('HDEL', place, id)
       call('HSET', P .. 'claims:' .. D, id, 'w' .. worker)
-      call('HSET', P .. 't:' .. id, 'own', D)
+      call('HSET', P .. 't:' .. id, 'own', D, 'epo', attempt .. ':' .. ARGV[i + 3])
       if v[14] then
         call('SREM', P .. 'cancels:' .. v[11], id)
         call('SADD', P .. 'cancels:' .. D, id)

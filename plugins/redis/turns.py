@@ -200,7 +200,7 @@ def _adopts(turn: Turn) -> Iterator[Sequence[Any]]:
     for items in _parts(turn.adopts):
         arguments: list[Any] = []
         for item in items:
-            arguments += (item.task_id, item.attempt, item.worker)
+            arguments += (item.task_id, item.attempt, item.worker, item.epoch)
         yield arguments
 
 

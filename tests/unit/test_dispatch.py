@@ -168,11 +168,19 @@ class TestMachine:
         (back,) = one.step(5.0, [])
         assert isinstance(back, do.RequeueAttempt)
 
-    def test_an_adopted_claim_of_a_worker_that_does_not_hold_it_goes_back_at_once(self):
+    def test_an_adopted_claim_waits_even_if_its_worker_is_known(self):
+        """The worker may have been elsewhere since we knew it, and be on its way back with the attempt."""
+        one = machine(liveness_s=100.0)
+        one.step(0.0, [ev.Joined("w", 2, 2), ev.Rung()])
+        assert one.step(0.1, [ev.Adopted((AdoptedTask(task=claimed("a", attempt=1), worker="w"),))]) == []
+        assert kinds(one.step(5.1, [])) == ["RequeueAttempt"]
+
+    def test_a_claim_replaces_what_is_left_of_an_older_one(self):
+        """Others had the task in between: the store gives out what nobody runs, so our old entry is outdated."""
         one = machine()
-        one.step(0.0, [ev.Joined("w", 2, 2)])
-        actions = one.step(0.1, [ev.Adopted((AdoptedTask(task=claimed("a", attempt=1), worker="w"),))])
-        assert kinds(actions) == ["RequeueAttempt"]
+        one.step(0.0, [ev.Adopted((AdoptedTask(task=claimed("a", attempt=1), worker="gone"),)), ev.Joined("w", 1, 1)])
+        actions = one.step(0.1, [ev.Claimed(1, (claimed("a", attempt=2),))])
+        assert do.StartAttempt("a", 3, "w") in actions
 
     def test_undelivered_tasks_go_back_and_their_worker_gets_nothing_until_it_is_heard(self):
         one = machine("capacity")

@@ -73,7 +73,7 @@ class MemoryUplink:
             self._epoch = message.epoch
         self.said.put(message)
 
-    def absent(self) -> bool:
+    def absent(self, url: str) -> bool:
         return self.nobody_there
 
     def reconnect(self, url: str | None = None) -> None:

@@ -12,6 +12,7 @@ from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
 from everfaas_core.model.states import Cause
 from everfaas_core.wire import messages as m
 from everfaas_core.wire.messages import Held, Outcome
+from everfaas_core.worker import directives as do
 from everfaas_core.worker import session as s
 from everfaas_core.worker.contact import PROOF_SHARE
 
@@ -42,8 +43,8 @@ def session(slots: Slots) -> s.Session:
     return s.Session(identity, slots, lambda: WorkerId(f"w{next(names)}"))
 
 
-def said(directives: list[s.Directive], kind: type[T]) -> list[T]:
-    return [one.message for one in directives if isinstance(one, s.Say) and isinstance(one.message, kind)]
+def said(directives: list[do.Directive], kind: type[T]) -> list[T]:
+    return [one.message for one in directives if isinstance(one, do.Say) and isinstance(one.message, kind)]
 
 
 def join(session: s.Session, now: float = 100.0) -> m.Hello:
@@ -57,8 +58,8 @@ def outcome(number: int, cause: Cause = Cause.OK) -> Outcome:
     return Outcome(TaskId(f"t{number}"), 1, cause, b"r")
 
 
-def reconnects(directives: list[s.Directive]) -> bool:
-    return any(isinstance(one, s.Reconnect) for one in directives)
+def reconnects(directives: list[do.Directive]) -> bool:
+    return any(isinstance(one, do.Reconnect) for one in directives)
 
 
 def test_it_says_who_it_is_first(session: s.Session) -> None:
@@ -173,7 +174,7 @@ def test_an_expelled_worker_stops_all_and_comes_back_as_another(session: s.Sessi
     slots.held, slots.accepted, slots.granted = [(TaskId("t1"), 1)], 3, 6
     session.ended([outcome(2)])
     directives = session.heard(101.0, m.Refuse("expired", "silent", True))
-    assert s.StopAttempts(((TaskId("t1"), 1),)) in directives
+    assert do.StopAttempts(((TaskId("t1"), 1),)) in directives
     assert reconnects(directives)
     (hello,) = said(directives, m.Hello)
     assert (hello.worker_id, hello.held, hello.granted) == ("w2", (), 3)
@@ -200,7 +201,7 @@ def test_a_worker_that_is_refused_again_and_again_takes_its_time(session: s.Sess
 
 def test_a_final_refusal_ends_it(session: s.Session) -> None:
     session.tick(100.0)
-    assert session.heard(100.1, m.Refuse("handshake", "wrong mode", False)) == [s.Leave("wrong mode")]
+    assert session.heard(100.1, m.Refuse("handshake", "wrong mode", False)) == [do.Leave("wrong mode")]
 
 
 def test_a_kill_of_what_never_arrived_is_answered(session: s.Session, slots: Slots) -> None:
@@ -209,7 +210,7 @@ def test_a_kill_of_what_never_arrived_is_answered(session: s.Session, slots: Slo
     session.ended([outcome(2)])
     session.tick(100.1)
     keys: tuple[Held, ...] = ((TaskId("t1"), 1), (TaskId("t2"), 1), (TaskId("t3"), 1))
-    assert session.heard(100.2, m.Kill(keys)) == [s.StopAttempts(keys[:1])]
+    assert session.heard(100.2, m.Kill(keys)) == [do.StopAttempts(keys[:1])]
     (message,) = said(session.tick(100.2), m.Outcomes)
     assert [(one.task_id, one.cause) for one in message.items] == [("t3", Cause.CANCELLED)]
 
@@ -227,7 +228,7 @@ def test_a_repeated_task_whose_outcome_is_kept_is_not_run_again(session: s.Sessi
     join(session)
     session.ended([outcome(1)])
     items = tuple(m.TaskItem(TaskId(f"t{number}"), 1, FunctionId("f"), b"") for number in (1, 2))
-    assert session.heard(100.1, m.Tasks(items, epoch=1)) == [s.Accept(m.Tasks(items[1:]))]
+    assert session.heard(100.1, m.Tasks(items, epoch=1)) == [do.Accept(m.Tasks(items[1:]))]
 
 
 def test_tasks_that_were_sent_for_an_earlier_hello_are_not_run(session: s.Session) -> None:
@@ -236,8 +237,8 @@ def test_tasks_that_were_sent_for_an_earlier_hello_are_not_run(session: s.Sessio
     session.heard(100.2, WELCOME)
     item = m.TaskItem(TaskId("t"), 1, FunctionId("f"), b"")
     code = m.FunctionItem(FunctionId("f"), "f", b"")
-    assert session.heard(100.3, m.Tasks((item,), (code,), epoch=1)) == [s.Accept(m.Tasks((), (code,)))]
-    assert session.heard(100.4, m.Tasks((item,), epoch=2)) == [s.Accept(m.Tasks((item,)))]
+    assert session.heard(100.3, m.Tasks((item,), (code,), epoch=1)) == [do.Accept(m.Tasks((), (code,)))]
+    assert session.heard(100.4, m.Tasks((item,), epoch=2)) == [do.Accept(m.Tasks((item,)))]
 
 
 def test_a_worker_that_was_stopped_trusts_nothing_it_was_sent(session: s.Session) -> None:
@@ -251,7 +252,7 @@ def test_a_worker_that_was_stopped_trusts_nothing_it_was_sent(session: s.Session
 
 def test_the_slots_are_fenced_before_the_dispatcher_gives_up_on_us(session: s.Session) -> None:
     session.tick(100.0)
-    (fence,) = [one for one in session.heard(100.0, WELCOME) if isinstance(one, s.Fence)]
+    (fence,) = [one for one in session.heard(100.0, WELCOME) if isinstance(one, do.Fence)]
     assert 0 < fence.seconds < WELCOME.liveness_s
 
 
@@ -277,8 +278,8 @@ def test_a_bye_lists_what_never_began(session: s.Session) -> None:
 # ── out of touch ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def stops(directives: list[s.Directive]) -> list[Held]:
-    return [key for one in directives if isinstance(one, s.StopAttempts) for key in one.items]
+def stops(directives: list[do.Directive]) -> list[Held]:
+    return [key for one in directives if isinstance(one, do.StopAttempts) for key in one.items]
 
 
 RUNNING: Held = (TaskId("t"), 1)
@@ -301,7 +302,7 @@ def test_attempts_are_stopped_before_the_dispatcher_gives_them_to_others(session
 def test_what_runs_outlives_a_dispatcher_that_is_surely_dead(slots: Slots) -> None:
     dead = [True]
     identity = s.Identity(mode="pull", host="h", pid=1, slots=4, python="3.11.0", dill="0.4")
-    session = s.Session(identity, slots, lambda: WorkerId("w"), url="home", gone=lambda welcome: dead[0])
+    session = s.Session(identity, slots, lambda: WorkerId("w"), url="home", gone=lambda welcome, url: dead[0])
     join(session)
     slots.held = [RUNNING]
     now = 100.0
@@ -319,8 +320,8 @@ def test_an_idle_worker_stops_nothing(session: s.Session) -> None:
     assert stops(session.tick(150.0)) == []
 
 
-def connects(directives: list[s.Directive]) -> list[str | None]:
-    return [one.url for one in directives if isinstance(one, s.Reconnect)]
+def connects(directives: list[do.Directive]) -> list[str | None]:
+    return [one.url for one in directives if isinstance(one, do.Reconnect)]
 
 
 def test_it_goes_to_another_dispatcher_when_its_own_does_not_answer(slots: Slots) -> None:
@@ -341,9 +342,21 @@ def test_it_learns_of_new_dispatchers_and_stays_where_it_is(slots: Slots) -> Non
     session = s.Session(identity, slots, lambda: WorkerId("w"), url="home")
     join(session)
     session.heard(100.1, m.Peers(("second",)))
-    session.heard(100.2, m.Peers(("third",)))  # the second is gone
+    session.heard(100.2, m.Peers(("third",)))  # the second is gone, and may come back
     assert connects(session.tick(104.0)) == [None]
     assert connects(session.tick(106.0)) == ["third"]
     session.heard(106.1, m.Welcome(DispatcherId("d3"), 1.0, 3.0, peers=("home",)))
     assert connects(session.tick(110.0)) == [None], "first to where it was, which is the third"
-    assert connects(session.tick(112.0)) == ["home"]
+    assert connects(session.tick(112.0)) == ["second"]
+
+
+def test_a_dead_dispatchers_heirs_bound_how_long_attempts_go_on(slots: Slots) -> None:
+    identity = s.Identity(mode="pull", host="h", pid=1, slots=4, python="3.11.0", dill="0.4")
+    session = s.Session(identity, slots, lambda: WorkerId("w"), url="home", gone=lambda welcome, url: True)
+    session.tick(100.0)
+    session.heard(100.0, m.Welcome(DispatcherId("d"), 1.0, 3.0, peers=("heir",)))
+    slots.held = [RUNNING]
+    now = 100.0
+    while not stops(session.tick(now)):
+        now += 0.1
+    assert m.EXCUSED_S_MAX - 0.01 <= now - 100.0 < 5.0
