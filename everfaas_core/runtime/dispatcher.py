@@ -301,9 +301,10 @@ class Dispatcher:
             self._carried += self._store_failed(error)
             return
         peers = () if self._link.bound else self._neighbours.peers()
-        if self._turns.meet(peers):
+        heirs = self._neighbours.any()
+        if self._turns.meet(peers, heirs=heirs):
             for worker in self._machine.fleet:
-                self._link.send(worker.worker_id, Peers(peers))
+                self._link.send(worker.worker_id, Peers(peers, heirs))
 
     def _watch_consumption(self, now: float) -> None:
         """End loudly when tasks are ready and slots are free, and still nothing is claimed. Raises Starved."""

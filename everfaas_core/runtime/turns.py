@@ -60,11 +60,11 @@ class Turns:
         self._code_wanted: list[tuple[WorkerId, FunctionId]] = []
         self.errand = Errand([], [], [], [], set())
 
-    def meet(self, peers: tuple[str, ...]) -> bool:
-        """Name these dispatchers to workers that join from now on; return False if that is nothing new."""
-        if peers == self._welcome.peers:
+    def meet(self, peers: tuple[str, ...], *, heirs: bool) -> bool:
+        """Tell workers that join from now on of other dispatchers; return False if that is nothing new."""
+        if (peers, heirs) == (self._welcome.peers, self._welcome.heirs):
             return False
-        self._welcome = msgspec.structs.replace(self._welcome, peers=peers)
+        self._welcome = msgspec.structs.replace(self._welcome, peers=peers, heirs=heirs)
         return True
 
     def forget(self) -> None:

@@ -200,9 +200,9 @@ class Reign:
         self._neighbours.update(fleet)
         self._others = [report.dispatcher_id for report in fleet if report.dispatcher_id != self.dispatcher_id]
         peers = self._neighbours.peers()
-        if self.turns.meet(peers):
+        if self.turns.meet(peers, heirs=bool(self._others)):
             for worker in self.machine.fleet:
-                self.switchboard.send(worker.worker_id, Peers(peers))
+                self.switchboard.send(worker.worker_id, Peers(peers, bool(self._others)))
 
     def _report(self) -> FleetReport:
         return FleetReport(

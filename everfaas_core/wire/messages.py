@@ -124,6 +124,7 @@ class Welcome(Message, frozen=True, array_like=True, tag=True):
     """You are joined. Beat every `heartbeat_s`; silence for `liveness_s` means lost, to either side.
 
     `machine` and `pid` say which process I am, to workers on the same machine; `peers` are where else you could go.
+    `heirs`: there are other dispatchers, of whatever mode, who will take over your tasks when I die.
     """
 
     dispatcher_id: DispatcherId
@@ -132,12 +133,14 @@ class Welcome(Message, frozen=True, array_like=True, tag=True):
     machine: str = ""
     pid: int = 0
     peers: tuple[str, ...] = ()
+    heirs: bool = False
 
 
 class Peers(Message, frozen=True, array_like=True, tag=True):
     """Other dispatchers of the same mode on the same store, as far as I know now: go there when I am gone."""
 
     addresses: tuple[str, ...]
+    heirs: bool = False
 
 
 class Refuse(Message, frozen=True, array_like=True, tag=True):

@@ -106,6 +106,7 @@ class Session:
         self._new_id = new_id
         self._urls = [url]  # where to try, in turn; the first is the operator's
         self._tried = 0
+        self._heirs = False
         self._welcomed_at = url
         self._gone = gone
         self._contact = Contact()
@@ -155,8 +156,8 @@ class Session:
                 return [Drain()]
             case m.Pulse():
                 self._contact.pulse()
-            case m.Peers(addresses):
-                self._meet(addresses)
+            case m.Peers(addresses, heirs):
+                self._meet(addresses, heirs)
             case m.Ack(items):
                 for key in items:
                     if (outcome := self.retained.pop(key, None)) is not None:
@@ -178,7 +179,7 @@ class Session:
         self._welcome = welcome
         self._welcomed_at = self._urls[self._tried % len(self._urls)]
         self._contact.welcomed()
-        self._meet(welcome.peers)
+        self._meet(welcome.peers, welcome.heirs)
         self.phase = Phase.JOINED
         self._hello_wait_s, self._refusals = HELLO_S_FIRST, 0
         self._unsent = list(self.retained)
@@ -193,8 +194,9 @@ class Session:
             say.append(Say(m.Missing(tuple(self._lacking))))
         return say
 
-    def _meet(self, addresses: tuple[str, ...]) -> None:
+    def _meet(self, addresses: tuple[str, ...], heirs: bool) -> None:
         """Remember where else to go; those that have gone may come back, and stay on the list while it is short."""
+        self._heirs = heirs
         home, here = self._urls[0], self._urls[self._tried % len(self._urls)]
         self._urls = list(dict.fromkeys([home, here, *addresses, *self._urls]))[:URLS_MAX]
         self._tried = self._urls.index(here)
@@ -331,7 +333,7 @@ class Session:
 
     def _ends_at(self) -> float:
         """Return when to stop; a dead dispatcher's tasks stay ours, but its heirs will give them away."""
-        excused_s_max = m.EXCUSED_S_MAX if len(self._urls) > 1 else float("inf")
+        excused_s_max = m.EXCUSED_S_MAX if self._heirs or len(self._urls) > 1 else float("inf")
         return self._contact.ends_at(self._welcome.liveness_s, excused_s_max)
 
     def _converse(self, now: float) -> list[Directive]:

@@ -44,7 +44,7 @@ to_worker = st.one_of(
     st.builds(m.Ack, held),
     st.builds(m.Kill, held),
     st.builds(m.Pulse),
-    st.builds(m.Peers, st.lists(ids, max_size=3).map(tuple)),
+    st.builds(m.Peers, st.lists(ids, max_size=3).map(tuple), st.booleans()),
     st.builds(m.Stranger),
     st.builds(m.Quit),
 )

@@ -360,3 +360,17 @@ def test_a_dead_dispatchers_heirs_bound_how_long_attempts_go_on(slots: Slots) ->
     while not stops(session.tick(now)):
         now += 0.1
     assert m.EXCUSED_S_MAX - 0.01 <= now - 100.0 < 5.0
+
+
+def test_heirs_of_another_mode_bound_it_too(slots: Slots) -> None:
+    """They can't be joined, and still take over the tasks."""
+    identity = s.Identity(mode="pull", host="h", pid=1, slots=4, python="3.11.0", dill="0.4")
+    session = s.Session(identity, slots, lambda: WorkerId("w"), url="home", gone=lambda welcome, url: True)
+    session.tick(100.0)
+    session.heard(100.0, WELCOME)
+    session.heard(100.1, m.Peers((), heirs=True))
+    slots.held = [RUNNING]
+    now = 100.0
+    while not stops(session.tick(now)):
+        now += 0.1
+    assert now - 100.0 < 5.0
