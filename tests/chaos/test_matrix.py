@@ -9,6 +9,8 @@ import pytest
 from .client import MIX
 from .matrix import NAMES, measure
 
+pytestmark = pytest.mark.chaos
+
 GROUPS = 2  # rows of one group run one after another, so that they leave some of the machine to each other
 
 

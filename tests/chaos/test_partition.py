@@ -12,6 +12,8 @@ from .history import History, check
 from .house import House, Role, housed
 from .scene import Scene
 
+pytestmark = pytest.mark.chaos
+
 CUT_S = 5.0  # longer than liveness (2 s), shorter than the task
 FROZEN_S = 3.7  # longer than a lease
 KNOWN_S = (

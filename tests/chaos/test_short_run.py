@@ -9,6 +9,8 @@ import pytest
 from . import dispatcher_kills
 from .run import run
 
+pytestmark = pytest.mark.chaos
+
 
 @pytest.mark.xdist_group("chaos-0")
 def test_twenty_seconds_of_anything(tmp_path: Path) -> None:
