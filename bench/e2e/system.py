@@ -9,15 +9,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 
 @contextlib.contextmanager
-def running(mode: str, *flags: str, slots: int = 4) -> Iterator[str]:
-    """Start it, give its URL, stop it."""
+def running(mode: str, *flags: str, slots: int = 4, data: Path | None = None) -> Iterator[str]:
+    """Start it, give its URL, stop it. Without `data` it has a folder of its own."""
     command = [sys.executable, "-m", "everfaas_core.cli", "up", "-m", mode, "-w", str(slots), "--port", "0", *flags]
     env = {name: value for name, value in os.environ.items() if not name.startswith("EVERFAAS_")}
-    with tempfile.TemporaryDirectory(prefix="everfaas-bench-") as data:
-        process = subprocess.Popen([*command, "--data", data], stdout=subprocess.PIPE, text=True, env=env)
+    with tempfile.TemporaryDirectory(prefix="everfaas-bench-") as folder:
+        process = subprocess.Popen(
+            [*command, "--data", str(data or folder)], stdout=subprocess.PIPE, text=True, env=env
+        )
         assert process.stdout is not None
         try:
             for line in process.stdout:

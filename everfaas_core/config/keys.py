@@ -237,7 +237,7 @@ _TABLE: Final = (
         parse=seconds,
         allowed=_DURATION,
         metavar="S",
-        help="Silence after which a worker counts as lost, in seconds; 4 heartbeats unless set.",
+        help="Silence after which a worker counts as lost, in seconds; 5 heartbeats unless set.",
     ),
     Key(
         name="lease",

@@ -100,12 +100,11 @@ class Pulsed(Struct, frozen=True):
 
 
 class Refused(Struct, frozen=True):
-    """Tell a worker that it is not (or no longer) joined; with `again` it should come back as a new incarnation."""
+    """Tell a worker that it can't join, and why."""
 
     worker_id: WorkerId
     code: str
     reason: str
-    again: bool
 
 
 class Acknowledge(Struct, frozen=True):

@@ -31,7 +31,8 @@ class Adoption:
         self._orphans: dict[TaskId, float] = {}  # in order of time
 
     def await_worker(self, now: float, task_id: TaskId) -> None:
-        """A claim was handed over whose worker has not presented it (yet)."""
+        """A claim was handed over whose worker has not presented it, or does not count on us (yet)."""
+        self._orphans.pop(task_id, None)
         self._orphans[task_id] = now + self._grace_s
 
     def found(self, task_id: TaskId) -> None:

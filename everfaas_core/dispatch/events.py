@@ -96,6 +96,7 @@ class Answered(Struct, frozen=True):
 
     held: Held
     worker_id: WorkerId
+    epoch: int  # of the Hello that presented it
     task: ClaimedTask | None
 
 
@@ -122,7 +123,13 @@ class Evicted(Struct, frozen=True):
     """Our lease had run out: others may hold our claims. Forget all of them, kill what runs."""
 
 
-StoreEvent = Rung | Claimed | Adopted | Answered | Started | Settled | CancelAsked | Evicted
+class Company(Struct, frozen=True):
+    """Whether there are other dispatchers on the store; until it is known, there may be."""
+
+    others: bool
+
+
+StoreEvent = Rung | Claimed | Adopted | Answered | Started | Settled | CancelAsked | Evicted | Company
 
 # ── from the operator ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -146,6 +153,7 @@ __all__ = [
     "CancelAsked",
     "Claimed",
     "CodeMissing",
+    "Company",
     "Drained",
     "Draining",
     "Ended",

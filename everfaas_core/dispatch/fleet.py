@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Literal
 
 from msgspec import Struct, field
 
 from everfaas_core.dispatch.events import Joined
 from everfaas_core.dispatch.strategy import Strategy, WorkerView
 from everfaas_core.model.ids import FunctionId, TaskId, WorkerId
+from everfaas_core.wire.messages import Held
 
 CreditRule = Literal["granted", "capacity"]
 
-EXPELLED_MAX: Final = 10_000
-"""Expelled incarnations that are remembered, so that one which comes back is told to begin anew."""
-
 
 class Worker(Struct):
-    """One incarnation of a worker. `attempts` maps each task it holds to the attempt's token."""
+    """A worker since its last Hello: each begins a new incarnation, told apart by its `epoch`.
+
+    `attempts` maps each task it holds to the attempt's token.
+    """
 
     worker_id: WorkerId
     slots: int
@@ -29,6 +30,10 @@ class Worker(Struct):
     sent: int = 0  # tasks assigned since it (last) said Hello; `granted` counts from there too
     epoch: int = 0  # of its last Hello
     draining: bool = False
+    welcomed: bool = False  # since its last Hello; before that it would ignore tasks
+    confirmed: bool = False  # it was heard of since it was welcomed: it counts on us, and on nobody else
+    unanswered: set[Held] = field(default_factory=set)  # presented, and the store has not said whose they are
+    unwanted: list[Held] = field(default_factory=list)  # presented and stale: to be killed when it is welcomed
     reachable: bool = True  # False from a failed send until it is heard of again
     attempts: dict[TaskId, int] = field(default_factory=dict)
     functions: set[FunctionId] = field(default_factory=set)  # whose code it has been sent
@@ -55,7 +60,6 @@ class Fleet:
         self._rule = rule
         self._workers: OrderedDict[WorkerId, Worker] = OrderedDict()  # longest unheard first
         self._credit: dict[WorkerId, int] = {}
-        self._expelled: OrderedDict[WorkerId, None] = OrderedDict()
         self.credit = 0
 
     def __len__(self) -> int:
@@ -70,7 +74,7 @@ class Fleet:
 
     def credit_of(self, worker: Worker) -> int:
         """Return how many tasks this worker will still accept."""
-        if worker.draining or not worker.reachable:
+        if worker.draining or not worker.reachable or not worker.welcomed:
             return 0
         if self._rule == "granted":
             return max(worker.granted - worker.sent, 0)
@@ -85,10 +89,17 @@ class Fleet:
         worker.slots, worker.granted, worker.sent = event.slots, event.granted, 0
         worker.host, worker.pid, worker.python, worker.dill = event.host, event.pid, event.python, event.dill
         worker.epoch = event.epoch
+        worker.welcomed = worker.confirmed = False
+        worker.unanswered.clear()
         worker.functions.clear()
         self.seen(now, worker)
         self._changed(worker)
         return worker
+
+    def welcome(self, worker: Worker) -> None:
+        """From now on a worker takes tasks."""
+        worker.welcomed = True
+        self._changed(worker)
 
     def seen(self, now: float, worker: Worker) -> None:
         """Note that a worker lives."""
@@ -135,19 +146,11 @@ class Fleet:
         worker.draining = True
         self._changed(worker)
 
-    def remove(self, worker: Worker, *, expelled: bool) -> None:
-        """Forget a worker; an expelled one is remembered as such."""
+    def remove(self, worker: Worker) -> None:
+        """Forget a worker."""
         del self._workers[worker.worker_id]
         self.credit -= self._credit.pop(worker.worker_id, 0)
         self._strategy.remove(worker.worker_id)
-        if expelled:
-            self._expelled[worker.worker_id] = None
-            if len(self._expelled) > EXPELLED_MAX:
-                self._expelled.popitem(last=False)
-
-    def is_expelled(self, worker_id: WorkerId) -> bool:
-        """Tell whether this incarnation was declared lost."""
-        return worker_id in self._expelled
 
     def pick(self, function_id: FunctionId) -> Worker | None:
         """Ask the strategy for the worker of a task of this function; None when nobody has credit."""

@@ -38,6 +38,7 @@ class Holding:
         self._adoption = Adoption(config.adoption_s)
         self._foreign: dict[Held, WorkerId] = {}  # outcomes being stored whose claims we never held
         self._look = True  # the store may have something to claim
+        self._company = True  # there may be other dispatchers on the store
         self._out: list[do.Action] = []
 
     # ── begin ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -150,16 +151,17 @@ class Holding:
 
     # ── in between ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _lose(self, worker_id: WorkerId, task_id: TaskId, attempt: int, *, began: bool) -> None:
-        """Deal with an attempt that a worker holds no longer, without an outcome."""
+    def _lose(self, worker_id: WorkerId, task_id: TaskId, attempt: int, *, began: bool, silent: bool = False) -> None:
+        """Deal with an attempt that a worker holds no longer, or that a silent worker may still hold."""
         self.fleet.release(worker_id, task_id, attempt, unsent=not began)
         self._adoption.presented.pop((task_id, attempt), None)
         entry = self.entries.get(task_id)
         if entry is None or entry.attempt != attempt or entry.worker_id != worker_id:
             return
-        if entry.phase is Phase.RUNNING:
+        if entry.phase is Phase.RUNNING or (entry.phase is Phase.ADOPTED and not silent):
             cause = Cause.WORKER_LOST if began else Cause.GIVEN_BACK
             self._resolve(entry, cause, f"worker {worker_id} was lost" if began else "never began")
+        # ADOPTED, from a worker that has never counted on us: it gets its time to turn up, here or elsewhere.
         # STARTING: the store's answer comes first, then `_on_accepted` finds the worker gone.
         # SETTLING: its end is on the way to the store already.
 

@@ -19,7 +19,7 @@ from everfaas_core.dispatch.entries import Entry, Phase, entry_of
 from everfaas_core.dispatch.fleet import Worker
 from everfaas_core.dispatch.holding import Holding, MachineConfig
 from everfaas_core.dispatch.strategy import Strategy
-from everfaas_core.model.ids import WorkerId
+from everfaas_core.model.ids import TaskId, WorkerId
 from everfaas_core.model.records import ClaimedTask
 from everfaas_core.model.states import Cause
 from everfaas_core.wire.messages import Held
@@ -83,7 +83,8 @@ class Machine(Holding):
                 worker = self._heard(now, worker_id)
                 if worker is not None:
                     self.fleet.grant(worker, granted)
-                    self._out.append(do.Pulsed(worker_id))
+                    if worker.welcomed:
+                        self._out.append(do.Pulsed(worker_id))
             case ev.Draining(worker_id):
                 worker = self._heard(now, worker_id)
                 if worker is not None:
@@ -94,7 +95,7 @@ class Machine(Holding):
                 self._on_joined(now, event)
             case ev.Left(worker_id, returned):
                 if (worker := self.fleet.get(worker_id)) is not None:
-                    self._remove(worker, set(returned), expelled=False)
+                    self._remove(worker, set(returned))
             case ev.Undelivered(worker_id, items):
                 self._on_undelivered(worker_id, items)
             case ev.CodeMissing(worker_id, functions):
@@ -106,10 +107,14 @@ class Machine(Holding):
             case ev.Adopted(tasks):
                 for adopted in tasks:
                     self._on_adopted(now, adopted.task, adopted.worker)
-            case ev.Answered(held, worker_id, task):
-                self._on_answered(now, held, worker_id, task)
+            case ev.Answered(held, worker_id, epoch, task):
+                self._on_answered(now, held, worker_id, epoch, task)
             case ev.Evicted():
                 self._on_evicted()
+            case ev.Company(others):
+                self._company = others
+                for worker in list(self.fleet):
+                    self._welcome(worker)
             case ev.Drained():
                 self.draining = True
             case ev.WorkerDrained(worker_id):
@@ -119,40 +124,49 @@ class Machine(Holding):
                     self._out.append(do.QuitWorker(worker_id))
 
     def _heard(self, now: float, worker_id: WorkerId) -> Worker | None:
-        """Return the joined worker that spoke; answer one that is not joined, and return None."""
+        """Return the joined worker that spoke; answer one that is not joined (any more), and return None."""
         worker = self.fleet.get(worker_id)
-        if worker is not None:
-            self.fleet.seen(now, worker)
-        elif self.fleet.is_expelled(worker_id):
-            self._refuse_expelled(worker_id)
-        else:
+        if worker is None:
             self._out.append(do.AskedAgain(worker_id))
+            return None
+        self.fleet.seen(now, worker)
+        if worker.welcomed and not worker.confirmed:
+            worker.confirmed = True
+            self._resume_presented(worker)
         return worker
-
-    def _refuse_expelled(self, worker_id: WorkerId) -> None:
-        reason = f"silent for longer than {self.config.liveness_s:g} s; its tasks were given to others"
-        self._out.append(do.Refused(worker_id, "expired", reason, True))
 
     # ── workers come and go ──────────────────────────────────────────────────────────────────────────────────────────
 
     def _on_joined(self, now: float, event: ev.Joined) -> None:
         if event.rejected is not None:
-            self._out.append(do.Refused(event.worker_id, "handshake", event.rejected, False))
+            self._out.append(do.Refused(event.worker_id, "handshake", event.rejected))
             return
-        if self.fleet.is_expelled(event.worker_id):
-            self._refuse_expelled(event.worker_id)
-            return
-        held = dict(event.held)
+        held: dict[TaskId, int] = {}  # it may hold an older attempt of a task as well, whose end it could not tell yet
+        for task_id, attempt in event.held:
+            held[task_id] = max(attempt, held.get(task_id, 0))
         known = self.fleet.get(event.worker_id)
         if known is not None:  # what we sent and it does not hold was lost on the way, and never began
             for task_id, attempt in list(known.attempts.items()):
                 if held.get(task_id) != attempt:
                     self._lose(known.worker_id, task_id, attempt, began=False)
         worker = self.fleet.join(now, event)
+        worker.unwanted = [one for one in event.held if held[one[0]] != one[1] or not self._present(worker, one)]
+        self._welcome(worker)
+
+    def _welcome(self, worker: Worker) -> None:
+        """Welcome a worker, once the store has said of each attempt that it presented whose it is now.
+
+        A worker trusts whoever has welcomed it to decide about its attempts. Welcomed by a dispatcher that does not
+        hold their claims (yet), for it can't reach the store, it would go on with what the holder of the claims gives
+        to others. Where there is no other dispatcher, there is no such holder, and no need to wait.
+        """
+        if worker.welcomed or (worker.unanswered and self._company):
+            return
+        self.fleet.welcome(worker)
         self._out.append(do.Welcomed(worker.worker_id))
-        stale = [one for one in event.held if not self._present(worker, one)]
-        if stale:
-            self._out.append(do.KillAttempts(worker.worker_id, tuple(stale)))
+        if worker.unwanted:
+            self._out.append(do.KillAttempts(worker.worker_id, tuple(worker.unwanted)))
+            worker.unwanted = []
 
     def _present(self, worker: Worker, held: Held) -> bool:
         """Take note that a worker holds an attempt; return False if it is stale."""
@@ -160,14 +174,16 @@ class Machine(Holding):
         entry = self.entries.get(task_id)
         if entry is None:
             self._adoption.presented[held] = Presented(worker.worker_id)
-            self.fleet.hold(worker, task_id, attempt)
-            self._out.append(do.AdoptAttempt(task_id, attempt, worker.worker_id, worker.epoch))
-            return True
-        if entry.attempt != attempt or entry.worker_id != worker.worker_id:
+        elif entry.attempt != attempt or entry.worker_id != worker.worker_id:
             return False
-        if entry.phase is Phase.ADOPTED:
-            self._resume(entry)
+        elif entry.phase is Phase.SETTLING and not entry.ended:
+            return False  # we have given it up: its requeue is on the way to the store
         self.fleet.hold(worker, task_id, attempt)
+        if entry is None or entry.phase in (Phase.ADOPTED, Phase.RUNNING):
+            # Even if it is ours: another dispatcher may still be about to adopt it, from an earlier Hello, and the
+            # store has to know of this one.
+            worker.unanswered.add(held)
+            self._out.append(do.AdoptAttempt(task_id, attempt, worker.worker_id, worker.epoch))
         return True
 
     def _on_adopted(self, now: float, task: ClaimedTask, worker_id: WorkerId) -> None:
@@ -180,11 +196,10 @@ class Machine(Holding):
         entry = entry_of(now, task, Phase.ADOPTED, self.config.default_timeout_s)
         entry.worker_id = worker_id
         self.entries[task.task_id] = entry
-        presented = self._adoption.presented.get((task.task_id, task.attempt))
-        if presented is None or presented.worker_id != worker_id:
-            self._adoption.await_worker(now, task.task_id)
-        else:
-            self._resume(entry)
+        self._adoption.await_worker(now, task.task_id)
+        worker = self.fleet.get(worker_id)
+        if worker is not None and worker.confirmed:
+            self._resume_presented(worker)
 
     def _is_outdated(self, entry: Entry, task: ClaimedTask) -> bool:
         """Tell whether the store gives us a task whose entry we have from before others had its claim."""
@@ -204,13 +219,20 @@ class Machine(Holding):
             self.fleet.release(entry.worker_id, *held)
         del self.entries[entry.task_id]
 
-    def _on_answered(self, now: float, held: Held, worker_id: WorkerId, task: ClaimedTask | None) -> None:
+    def _on_answered(self, now: float, held: Held, worker_id: WorkerId, epoch: int, task: ClaimedTask | None) -> None:
         """Go on with a presented attempt that is ours now, or have it killed."""
         presented = self._adoption.presented.pop(held, None)
-        if task is None:
-            if presented is not None:
-                self._out.append(do.KillAttempts(worker_id, (held,)))
-            return
+        worker = self.fleet.get(worker_id)
+        if worker is not None and worker.epoch == epoch:
+            worker.unanswered.discard(held)
+            if task is None and presented is not None:
+                worker.unwanted.append(held)
+            self._welcome(worker)
+        if task is not None:
+            self._on_ours(now, task, worker_id, presented)
+
+    def _on_ours(self, now: float, task: ClaimedTask, worker_id: WorkerId, presented: Presented | None) -> None:
+        """Wait for word of the worker, which may have left us since, perhaps for another dispatcher."""
         entry = self.entries.get(task.task_id)
         if entry is None:
             entry = entry_of(now, task, Phase.ADOPTED, self.config.default_timeout_s)
@@ -218,19 +240,29 @@ class Machine(Holding):
             self.entries[task.task_id] = entry
         elif entry.phase is not Phase.ADOPTED or entry.attempt != task.attempt:
             return
-        if presented is None:  # it has left us since, perhaps for another dispatcher: it gets the time to come back
-            self._adoption.await_worker(now, task.task_id)
-            return
-        self._resume(entry)
-        if presented.cause is not None:
+        self._adoption.await_worker(now, task.task_id)
+        worker = self.fleet.get(worker_id)
+        if worker is not None and worker.confirmed:
+            self._resume_presented(worker)
+        if presented is not None and presented.cause is not None:
             entry.ended = True
             self._resolve(entry, presented.cause, presented.reason)
 
-    def _remove(self, worker: Worker, returned: set[Held], *, expelled: bool) -> None:
+    def _resume_presented(self, worker: Worker) -> None:
+        """Go on with what a worker has presented: it has our Welcome, and counts on us from there on."""
+        for task_id, attempt in worker.attempts.items():
+            entry = self.entries.get(task_id)
+            if entry is None or entry.phase is not Phase.ADOPTED:
+                continue
+            if (entry.attempt, entry.worker_id) == (attempt, worker.worker_id):
+                self._resume(entry)
+
+    def _remove(self, worker: Worker, returned: set[Held], *, silent: bool = False) -> None:
         for task_id, attempt in list(worker.attempts.items()):
-            self._lose(worker.worker_id, task_id, attempt, began=(task_id, attempt) not in returned)
+            began = (task_id, attempt) not in returned
+            self._lose(worker.worker_id, task_id, attempt, began=began, silent=silent)
         self._foreign = {held: owner for held, owner in self._foreign.items() if owner != worker.worker_id}
-        self.fleet.remove(worker, expelled=expelled)
+        self.fleet.remove(worker)
 
     def _on_undelivered(self, worker_id: WorkerId, items: Iterable[Held]) -> None:
         worker = self.fleet.get(worker_id)
@@ -273,7 +305,7 @@ class Machine(Holding):
     def _on_ended(self, now: float, event: ev.Ended) -> None:
         worker = self._heard(now, event.worker_id)
         if worker is None:
-            return  # kept by the worker: it presents them with its Hello, or is expelled and fenced
+            return  # kept by the worker: it presents them with its Hello
         for outcome in event.items:
             self._on_outcome(worker, outcome)
         self.fleet.grant(worker, event.granted)
@@ -283,7 +315,7 @@ class Machine(Holding):
     def _pass_time(self, now: float) -> None:
         if not self.config.bound:
             for worker in self.fleet.silent(now - self.config.liveness_s):
-                self._remove(worker, set(), expelled=True)
+                self._remove(worker, set(), silent=True)
         if self._due_at is not None and now >= self._due_at:
             self._due_at, self._look = None, True
         for task_id in self._adoption.abandoned(now):

@@ -15,7 +15,9 @@ from typing import Final, NewType
 
 TaskId = NewType("TaskId", str)
 FunctionId = NewType("FunctionId", str)
-WorkerId = NewType("WorkerId", str)  # one incarnation of a worker: a reconnect after expulsion is a new one
+WorkerId = NewType(
+    "WorkerId", str
+)  # one process of a worker; each of its Hellos begins a new incarnation, which `epoch` counts
 DispatcherId = NewType("DispatcherId", str)
 
 RANDOM_BYTES: Final = 6  # what `task_id` wants as `entropy`

@@ -206,7 +206,7 @@ class Dispatcher:
         outcomes: dict[Held, Outcome] = {}
         events = self._carried + events
         self._carried = []
-        self._look_around(now)
+        events += self._look_around(now)
         for event in events:
             if isinstance(event, ev.Ended):
                 outcomes.update(((one.task_id, one.attempt), one) for one in event.items)
@@ -284,27 +284,23 @@ class Dispatcher:
             self._announce()
         return self._turns.events(turn, reply)
 
-    def _look_around(self, now: float) -> None:
+    def _look_around(self, now: float) -> list[ev.Event]:
         """Learn of the other dispatchers on this store: dead ones, whose claims we take over, and workers' peers."""
         if now < self._look_around_at or now < self._store_at:
-            return
+            return []
         try:
             self._prepare()
             self._neighbours.update(self._store.fleet())
-        except StoreUnavailable as error:
-            self._carried += self._store_failed(error)
-            return
-        self._look_around_at = now + LOOK_AROUND_S
-        try:
+            self._look_around_at = now + LOOK_AROUND_S
             self._watch_consumption(now)
         except StoreUnavailable as error:
-            self._carried += self._store_failed(error)
-            return
+            return self._store_failed(error)
         peers = () if self._link.bound else self._neighbours.peers()
         heirs = self._neighbours.any()
         if self._turns.meet(peers, heirs=heirs):
             for worker in self._machine.fleet:
                 self._link.send(worker.worker_id, Peers(peers, heirs))
+        return [ev.Company(heirs)]
 
     def _watch_consumption(self, now: float) -> None:
         """End loudly when tasks are ready and slots are free, and still nothing is claimed. Raises Starved."""

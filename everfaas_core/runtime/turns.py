@@ -107,8 +107,8 @@ class Turns:
                     self.errand.functions.update(self._codebook.missing(functions))
                 case do.Welcomed(worker_id):
                     letters.append((worker_id, self._welcome))
-                case do.Refused(worker_id, code, reason, again):
-                    letters.append((worker_id, Refuse(code, reason, again)))
+                case do.Refused(worker_id, code, reason):
+                    letters.append((worker_id, Refuse(code, reason)))
                 case do.AskedAgain(worker_id):
                     letters.append((worker_id, Stranger()))
                 case do.Pulsed(worker_id):
@@ -188,7 +188,7 @@ class Turns:
         if turn.starts:
             events.append(self._started(turn, reply))
         for adopt, task in zip(turn.adopts, reply.adoptions, strict=True):
-            events.append(ev.Answered((adopt.task_id, adopt.attempt), adopt.worker, task))
+            events.append(ev.Answered((adopt.task_id, adopt.attempt), adopt.worker, adopt.epoch, task))
         if reply.evicted:
             self._payloads.clear()
             events.append(ev.Evicted())

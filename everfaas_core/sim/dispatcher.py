@@ -99,7 +99,7 @@ class Reign:
         if self._drain_wanted and not self._draining:
             self._draining = True
             events.append(ev.Drained())
-        self._look_around(now)
+        events += self._look_around(now)
         outcomes: dict[Held, Outcome] = {}
         for event in events:
             if isinstance(event, ev.Ended):
@@ -189,13 +189,13 @@ class Reign:
     def _dead(self) -> tuple[DispatcherId, ...]:
         return tuple([one for one in self._others if self.around.is_dead(one)])
 
-    def _look_around(self, now: float) -> None:
+    def _look_around(self, now: float) -> list[ev.Event]:
         """Learn of the other dispatchers; see `Neighbours`."""
         if now < self._look_around_at or now < self._store_at:
-            return
+            return []
         fleet = self.around.store.fleet(self.name)
         if fleet is None:
-            return
+            return []
         self._look_around_at = now + LOOK_AROUND_S
         self._neighbours.update(fleet)
         self._others = [report.dispatcher_id for report in fleet if report.dispatcher_id != self.dispatcher_id]
@@ -203,6 +203,7 @@ class Reign:
         if self.turns.meet(peers, heirs=bool(self._others)):
             for worker in self.machine.fleet:
                 self.switchboard.send(worker.worker_id, Peers(peers, bool(self._others)))
+        return [ev.Company(bool(self._others))]
 
     def _report(self) -> FleetReport:
         return FleetReport(

@@ -124,8 +124,8 @@ def _brief(message: m.ToWorker) -> str:
             return f"Ack {keys(items)}"
         case m.Kill(items):
             return f"Kill {keys(items)}"
-        case m.Refuse(code, _, again):
-            return f"Refuse {code}, {'come back as another' if again else 'for good'}"
+        case m.Refuse(code):
+            return f"Refuse {code}"
         case _:
             return type(message).__name__
 

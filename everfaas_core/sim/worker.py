@@ -30,7 +30,6 @@ class Life:
         self.owner = owner
         self.around = owner.around
         self._clock = self.around.clock
-        self._incarnation = 0
         self._serial = serial
         self.host = SimHost(
             owner.name, owner.slots, self._clock, self.local, self.around.ledger, self.around.trace,
@@ -40,7 +39,8 @@ class Life:
             mode=self.around.mode, host=owner.name, pid=serial, slots=owner.slots, python="3.11.0", dill="0.4.1"
         )
         self.address = owner.home
-        self.session = s.Session(identity, self.host, self._new_id, url=owner.home, gone=self._gone)
+        worker_id = WorkerId(f"{owner.name}-{serial}")
+        self.session = s.Session(identity, self.host, worker_id, url=owner.home, gone=self._gone)
         self._grants = Grants(owner.name, owner.slots, self.around.rule)
         self._connection: Connection | None = None
         self._connected = False
@@ -55,10 +55,6 @@ class Life:
     def local(self) -> float:
         """Return this machine's monotonic clock: it began earlier, and goes a little fast or slow."""
         return 1000.0 + self._clock.now * self.owner.rate
-
-    def _new_id(self) -> WorkerId:
-        self._incarnation += 1
-        return WorkerId(f"{self.owner.name}-{self._serial}.{self._incarnation}")
 
     # ── the uplink ───────────────────────────────────────────────────────────────────────────────────────────────────
 

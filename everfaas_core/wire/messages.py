@@ -144,11 +144,10 @@ class Peers(Message, frozen=True, array_like=True, tag=True):
 
 
 class Refuse(Message, frozen=True, array_like=True, tag=True):
-    """You can't join, or no longer are. `again`: come back as a new incarnation; else give up and say why."""
+    """You can't join: give up and say why."""
 
     code: str
     reason: str
-    again: bool
 
 
 class Tasks(Message, frozen=True, array_like=True, tag=True):

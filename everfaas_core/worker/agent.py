@@ -79,7 +79,7 @@ class Agent:
         self._log = log
         self._clock = clock
         self._poller = Poller()
-        self._session = s.Session(self._identity(), host, self._new_id, url=config.url, gone=self._gone)
+        self._session = s.Session(self._identity(), host, self._new_id(), url=config.url, gone=self._gone)
         self._draining = False
         self._turned_at = 0.0
         self._drained_at: float | None = None  # when nothing ran any more

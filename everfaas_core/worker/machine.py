@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-from everfaas_core.model.ids import FunctionId
+from everfaas_core.model.ids import FunctionId, TaskId
 from everfaas_core.model.states import Cause
 from everfaas_core.wire.messages import Held, Outcome, TaskItem
 from everfaas_core.worker import actions as do
@@ -42,6 +42,8 @@ class Machine:
         self._items: dict[Held, TaskItem] = {}
         self._waiting: deque[TaskItem] = deque()
         self._lacking: dict[FunctionId, list[TaskItem]] = {}
+        self._live: dict[TaskId, Held] = {}  # the latest attempt of each task
+        self._behind: dict[Held, TaskItem] = {}  # new attempts, by the older one that has to end first
         self._kept: list[TaskItem] = []  # came while draining: leaves with the Bye
         self._returned = 0  # tasks given back because they came while draining
         self._refed: set[Held] = set()  # fed a second time because the slot lacked the code
@@ -121,6 +123,16 @@ class Machine:
         self.accepted += 1
         self._attempts[key] = None
         self._items[key] = item
+        older = self._live.get(item.task_id)
+        self._live[item.task_id] = key
+        if older is not None and not self.draining:
+            self._behind[older] = item  # the dispatcher has given the older one up, and we may not have heard of it
+            self._on_kill(older)
+            return
+        self._admit(item)
+
+    def _admit(self, item: TaskItem) -> None:
+        key = held(item)
         if self.draining:
             self._turn_away(item)
         elif len(self._attempts) > WAITING_MAX + len(self.slots):
@@ -147,6 +159,7 @@ class Machine:
         unfed = [key for key, slot in self._attempts.items() if slot is None]
         self._waiting.clear()
         self._lacking.clear()
+        self._behind.clear()
         for key in unfed:
             self._report(key, Cause.GIVEN_BACK, "the worker is draining")
 
@@ -265,6 +278,8 @@ class Machine:
                 self._waiting.remove(item)
             elif item in self._kept:
                 self._kept.remove(item)
+            elif item in self._behind.values():
+                self._behind = {older: one for older, one in self._behind.items() if one is not item}
             elif item in (lacking := self._lacking.get(item.function_id, [])):
                 lacking.remove(item)
             self._report(key, Cause.CANCELLED, "cancelled")
@@ -306,3 +321,7 @@ class Machine:
         del self._items[key]
         self._refed.discard(key)
         self._cancelled.discard(key)
+        if self._live.get(key[0]) == key:
+            del self._live[key[0]]
+        if (newer := self._behind.pop(key, None)) is not None:
+            self._admit(newer)

@@ -34,9 +34,6 @@ HELLO_S_FIRST: Final = 2.0
 HELLO_S_MAX: Final = 8.0
 """A Hello that is not answered is said again on a new connection, after waits that double between these two."""
 
-REFUSED_S_MAX: Final = 5.0
-"""The longest wait before a worker that is refused again and again comes back."""
-
 FENCE_SHARE: Final = 0.6
 """Of the liveness: a worker that was stopped for so long trusts nothing it was sent, and its slots are dead by then,
 before the dispatcher gives their tasks to others."""
@@ -95,7 +92,7 @@ class Session:
         self,
         identity: Identity,
         capacity: Capacity,
-        new_id: Callable[[], WorkerId],
+        worker_id: WorkerId,
         *,
         url: str = "",
         gone: Callable[[m.Welcome, str], bool] = lambda welcome, url: False,
@@ -103,7 +100,6 @@ class Session:
         """`url` is where the first connection goes. `gone` tells whether who welcomed us there is surely dead."""
         self._identity = identity
         self._capacity = capacity
-        self._new_id = new_id
         self._urls = [url]  # where to try, in turn; the first is the operator's
         self._tried = 0
         self._heirs = False
@@ -112,18 +108,16 @@ class Session:
         self._contact = Contact()
         self._doubted_at = 0.0
         self._fenced_until = self._contact.ends_at(3.0, float("inf"))
-        self.worker_id = new_id()
+        self.worker_id = worker_id
         self.phase = Phase.JOINING
         self.retained: dict[Held, Outcome] = {}  # outcomes until they are acknowledged
         self._retained_bytes = 0
         self._unsent: list[Held] = []
-        self._abandoned: set[Held] = set()  # attempts of an expelled incarnation: nobody wants their outcomes
         self._lacking: set[FunctionId] = set()
         self._base = 0  # tasks accepted before the last Hello: credit counts from there
         self._granted = 0  # as last said, since the last Hello
         self._hello_at = 0.0  # when to say Hello (again)
         self._hello_wait_s = HELLO_S_FIRST
-        self._refusals = 0
         self._heard_at = 0.0
         self._beat_at = 0.0
         self._epoch = 0  # counts our Hellos
@@ -150,8 +144,8 @@ class Session:
                 return self._on_welcome(now, message)
             case m.Stranger():
                 return self._on_stranger(now)
-            case m.Refuse(_, reason, again):
-                return self._on_refuse(now, reason) if again else [Leave(reason)]
+            case m.Refuse(_, reason):
+                return [Leave(reason)]
             case m.Quit():
                 return [Drain()]
             case m.Pulse():
@@ -181,9 +175,9 @@ class Session:
         self._contact.welcomed()
         self._meet(welcome.peers, welcome.heirs)
         self.phase = Phase.JOINED
-        self._hello_wait_s, self._refusals = HELLO_S_FIRST, 0
+        self._hello_wait_s = HELLO_S_FIRST
         self._unsent = list(self.retained)
-        self._beat_at = now + welcome.heartbeat_s
+        self._beat_at = now  # a Beat at once: it tells the dispatcher that we count on it from now on
         say: list[Directive] = [
             Note(f"joined dispatcher {welcome.dispatcher_id} as {self.worker_id}"),
             self._fence_order(),
@@ -205,7 +199,7 @@ class Session:
         """Take note that this process was stopped for `gap_s`; called before anything that came meanwhile is heard."""
         if not self.joined or gap_s < FENCE_SHARE * self._welcome.liveness_s:
             return []
-        return [Note(f"this worker was stopped for {gap_s:.1f} s; reconnecting"), *self._begin_anew(now, 0.0)]
+        return [Note(f"this worker was stopped for {gap_s:.1f} s; reconnecting"), *self._begin_anew(now)]
 
     def drain(self) -> list[Directive]:
         """Tell the dispatcher, now and after each Welcome, that we take no more."""
@@ -214,25 +208,8 @@ class Session:
 
     def _on_stranger(self, now: float) -> list[Directive]:
         if self.joined:  # tasks may be on their way to us: only a new connection makes sure that they never arrive
-            return self._begin_anew(now, 0.0)
+            return self._begin_anew(now)
         return self._hello(now)
-
-    def _on_refuse(self, now: float, reason: str) -> list[Directive]:
-        """Come back as somebody else: whatever we hold was given to others."""
-        running = tuple(self._capacity.running())
-        self._abandoned.update(running)
-        self.retained.clear()
-        self._retained_bytes = 0
-        self._unsent.clear()
-        self._lacking.clear()
-        self.worker_id = self._new_id()
-        wait_s = min(0.1 * 2.0**self._refusals, REFUSED_S_MAX) if self._refusals else 0.0
-        self._refusals = min(self._refusals + 1, 16)
-        return [
-            Note(f"the dispatcher refused us ({reason}); coming back as {self.worker_id}"),
-            StopAttempts(running),
-            *self._begin_anew(now, wait_s),
-        ]
 
     def _on_kill(self, items: tuple[Held, ...]) -> list[Directive]:
         running = set(self._capacity.running())
@@ -241,10 +218,9 @@ class Session:
                 self._retain(Outcome(key[0], key[1], Cause.CANCELLED, b"", "cancelled before it arrived"))
         return [StopAttempts(tuple(key for key in items if key in running))]
 
-    def _begin_anew(self, now: float, wait_s: float) -> list[Directive]:
+    def _begin_anew(self, now: float) -> list[Directive]:
         self.phase = Phase.JOINING
-        self._hello_at = now + wait_s
-        return [Reconnect(), *([] if wait_s else self._hello(now))]
+        return [Reconnect(), *self._hello(now)]
 
     def _hello(self, now: float) -> list[Directive]:
         self._hello_at = now + (self._hello_wait_s if len(self._urls) == 1 else FAILOVER_S)
@@ -252,8 +228,6 @@ class Session:
         self._contact.hello(now)
         self._base = self._capacity.accepted
         held = dict.fromkeys([*self._capacity.running(), *self.retained])
-        # What is abandoned still counts as running for a moment; the dispatcher has given it to others.
-        held = {key: None for key in held if key not in self._abandoned}
         self._granted = max(self._capacity.granted - self._base, 0)
         one = self._identity
         return [
@@ -279,11 +253,7 @@ class Session:
     def ended(self, outcomes: Iterable[Outcome]) -> None:
         """Take in outcomes; they are said with the next `tick`, and kept until they are acknowledged."""
         for outcome in outcomes:
-            key = (outcome.task_id, outcome.attempt)
-            if key in self._abandoned:
-                self._abandoned.discard(key)
-            else:
-                self._retain(outcome)
+            self._retain(outcome)
 
     def _retain(self, outcome: Outcome) -> None:
         key = (outcome.task_id, outcome.attempt)
@@ -348,7 +318,7 @@ class Session:
             return [Reconnect(self._urls[self._tried % len(self._urls)]), *self._hello(now)]
         if now >= self._heard_at + self._welcome.liveness_s:
             silent_s = now - self._heard_at
-            return [Note(f"the dispatcher was silent for {silent_s:.1f} s; reconnecting"), *self._begin_anew(now, 0.0)]
+            return [Note(f"the dispatcher was silent for {silent_s:.1f} s; reconnecting"), *self._begin_anew(now)]
         return self._news(now)
 
     def _news(self, now: float) -> list[Directive]:
@@ -382,4 +352,4 @@ class Session:
     def returned(self, unbegun: Iterable[Held]) -> tuple[Held, ...]:
         """Return what a Bye lists: attempts that never began, as far as the dispatcher has not acknowledged that."""
         given_back = [key for key, outcome in self.retained.items() if outcome.cause is Cause.GIVEN_BACK]
-        return tuple(dict.fromkeys([*given_back, *(key for key in unbegun if key not in self._abandoned)]))
+        return tuple(dict.fromkeys([*given_back, *unbegun]))

@@ -20,9 +20,9 @@ index = st.integers(0, 30)
 class Shadow(RuleBasedStateMachine):
     machine_class: type[Machine] = Machine
 
-    @initialize(kind=st.sampled_from(["granted", "capacity"]))
-    def begin(self, kind: str) -> None:
-        self.world = World(kind, self.machine_class)
+    @initialize(kind=st.sampled_from(["granted", "capacity"]), company=st.booleans())
+    def begin(self, kind: str, company: bool) -> None:
+        self.world = World(kind, self.machine_class, company=company)
 
     def worker(self, at: int):
         workers = list(self.world.workers.values())

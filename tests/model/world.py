@@ -19,6 +19,7 @@ from everfaas_plugins.round_robin import RoundRobin
 
 LIVENESS_S = 2.0
 FENCE_S = 1.5  # silence after which a worker mistrusts what it was sent: less than LIVENESS_S
+HELLO_S = 1.0  # without a Welcome for so long a worker says Hello again, on a new connection
 ADOPTION_S = 5.0
 MAX_ATTEMPTS = 3
 
@@ -56,14 +57,17 @@ class Worker:
     hung_at: float = 0.0
     away: bool = False  # its connection broke, and the dispatcher has not heard its Hello over the new one
     epoch: int = 0
+    welcomed: bool = False  # since its last Hello
+    hello_at: float = 0.0
     said: list[ev.Ended] = field(default_factory=list)
     fenced: dict[str, int] = field(default_factory=dict)  # what ran when it fell silent
 
 
 class World:
-    def __init__(self, rule: str = "granted", machine_class: type[Machine] = Machine) -> None:
+    def __init__(self, rule: str = "granted", machine_class: type[Machine] = Machine, *, company: bool = True) -> None:
         self.rule = rule
         self.machine_class = machine_class
+        self.company = company  # whether the dispatcher knows of others
         self.now = 0.0
         self.tasks: dict[str, Task] = {}
         self.queue: list[str] = []
@@ -92,7 +96,7 @@ class World:
         strategy = RoundRobin() if self.rule == "granted" else LeastLoaded()
         config = MachineConfig(rule=self.rule, liveness_s=LIVENESS_S, adoption_s=ADOPTION_S)
         self.machine = self.machine_class(config, strategy)
-        self.step(ev.Rung())
+        self.step(ev.Company(self.company), ev.Rung())
 
     def submit(self, count: int = 1) -> None:
         for _ in range(count):
@@ -113,8 +117,8 @@ class World:
         worker.granted += 1
         worker.unacknowledged[task_id, attempt] = cause
         self.tasks[task_id].reported[attempt] = cause
-        worker.said.append(self._ended(worker, [(task_id, attempt)]))
-        worker.outbox.append(worker.said[-1])
+        if worker.welcomed:
+            self._report(worker, [(task_id, attempt)])
 
     def echo(self, worker: Worker, which: int) -> None:
         """Something the worker reported before is heard a second time, late."""
@@ -127,7 +131,7 @@ class World:
             worker.fenced, worker.running = worker.running, {}
 
     def wake(self, worker: Worker) -> None:
-        """It finds its slots dead, and reports that (or learns that it was expelled meanwhile).
+        """It finds its slots dead, and reports that.
 
         One that has noticed a long silence of its own runs nothing of what was sent before: it says Hello first.
         """
@@ -135,9 +139,11 @@ class World:
             return
         worker.hung = False
         worker.running, worker.fenced = worker.fenced, {}
+        overslept = self.now - worker.hung_at >= FENCE_S
+        worker.welcomed = worker.welcomed and not overslept
         for task_id in list(worker.running):
             self.finish(worker, task_id, Cause.SLOT_CRASHED)
-        if self.now - worker.hung_at >= FENCE_S:
+        if overslept:
             self._hello(worker)
 
     def break_connection(self, worker: Worker) -> None:
@@ -170,7 +176,10 @@ class World:
             self.now += 0.5
             for worker in list(self.workers.values()):
                 if not worker.hung:
-                    worker.outbox.append(ev.Beaten(worker.worker_id, worker.granted))
+                    if worker.welcomed:
+                        worker.outbox.append(ev.Beaten(worker.worker_id, worker.granted))
+                    elif self.now - worker.hello_at >= HELLO_S:
+                        self.break_connection(worker)
                     self.hear(worker)
             self.step()
             self.deliver_all()
@@ -223,7 +232,7 @@ class World:
         for action in asked:
             if isinstance(action, do.AdoptAttempt):
                 task = self._store_adopt(action)
-                events.append(ev.Answered((action.task_id, action.attempt), action.worker_id, task))
+                events.append(ev.Answered((action.task_id, action.attempt), action.worker_id, action.epoch, task))
         for action in asked:
             if isinstance(action, do.Claim):
                 events.append(self._store_claim(action.count))
@@ -312,12 +321,24 @@ class World:
         worker.granted = worker.slots - len(worker.running)
         worker.received = 0
         worker.epoch += 1
+        worker.welcomed, worker.hello_at = False, self.now
         worker.said.clear()  # one connection keeps order: nothing said before a Hello is heard after it
         worker.outbox.append(
             ev.Joined(worker.worker_id, worker.slots, worker.granted, held=tuple(held), epoch=worker.epoch)
         )
+
+    def _report(self, worker: Worker, helds: list[Held]) -> None:
+        worker.said.append(self._ended(worker, helds))
+        worker.outbox.append(worker.said[-1])
+
+    def _welcomed(self, worker: Worker) -> None:
+        """It beats at once, and reports all that was not acknowledged."""
+        if worker.welcomed:
+            return
+        worker.welcomed = True
+        worker.outbox.append(ev.Beaten(worker.worker_id, worker.granted))
         if worker.unacknowledged:
-            worker.outbox.append(self._ended(worker, list(worker.unacknowledged)))
+            self._report(worker, list(worker.unacknowledged))
 
     def _ended(self, worker: Worker, helds: list[Held]) -> ev.Ended:
         items = []
@@ -334,25 +355,25 @@ class World:
         inbox, worker.inbox = worker.inbox, []
         for action in inbox:
             match action:
+                case do.Welcomed():
+                    self._welcomed(worker)
                 case do.Run():
                     self._run(worker, action)
                 case do.Acknowledge(_, items):
                     for held in items:
                         worker.unacknowledged.pop(held, None)
-                case do.KillAttempts(_, items):
+                case do.KillAttempts(_, items) if worker.welcomed:
                     for task_id, attempt in items:
                         if worker.running.get(task_id) == attempt:
                             self.finish(worker, task_id, Cause.CANCELLED)
                 case do.AskedAgain():
                     self._hello(worker)
-                case do.Refused():
-                    del self.workers[worker.worker_id]
-                    self.join(worker.slots)
-                    return
 
     def _run(self, worker: Worker, action: do.Run) -> None:
         if action.epoch != worker.epoch:
             return
+        if not worker.welcomed:
+            raise Broken(f"{worker} was sent {action} before it was welcomed")
         task = self.tasks[action.task_id]
         self.ran += 1
         worker.received += 1

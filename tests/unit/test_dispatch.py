@@ -129,7 +129,7 @@ class TestMachine:
         assert one.step(1.4, [ev.Beaten("w", 4)]) == [do.Pulsed("w")]
         assert one.step(1.5, [])[-1] == do.Claim(4)
 
-    def test_a_silent_worker_is_lost_and_told_so_when_it_comes_back(self):
+    def test_a_silent_worker_is_lost_and_asked_who_it_is_when_it_comes_back(self):
         one = machine(liveness_s=2.0)
         one.step(0.0, [ev.Joined("w", 1, 1)])
         one.step(0.1, [ev.Claimed(1, (claimed(),))])
@@ -137,28 +137,84 @@ class TestMachine:
         (lost,) = one.step(2.3, [])
         assert isinstance(lost, do.RequeueAttempt)
         assert (lost.cause, lost.charged) == (Cause.WORKER_LOST, True)
-        (answer,) = one.step(2.4, [ev.Ended("w", (Outcome("t", 1, Cause.OK, b"late"),), 2)])
-        assert isinstance(answer, do.Refused)
-        assert answer.again
+        assert one.step(2.4, [ev.Ended("w", (Outcome("t", 1, Cause.OK, b"late"),), 2)]) == [do.AskedAgain("w")]
+
+    def test_a_lost_worker_comes_back_with_a_new_incarnation_and_what_was_given_up_is_killed(self):
+        one = machine(liveness_s=2.0)
+        one.step(0.0, [ev.Joined("w", 1, 1, epoch=1)])
+        one.step(0.1, [ev.Claimed(1, (claimed(),))])
+        one.step(0.2, [ev.Started((("t", 1),), ())])
+        one.step(2.3, [])  # its requeue is on the way to the store
+        actions = one.step(2.4, [ev.Joined("w", 1, 0, held=(("t", 1),), epoch=2)])
+        assert actions == [do.Welcomed("w"), do.KillAttempts("w", (("t", 1),))]
 
     def test_a_presented_attempt_is_taken_over_or_killed(self):
         one = machine()
-        actions = one.step(0.0, [ev.Joined("w", 2, 0, held=(("a", 1), ("b", 7)))])
-        assert [action for action in actions if isinstance(action, do.AdoptAttempt)] == [
-            do.AdoptAttempt("a", 1, "w"),
-            do.AdoptAttempt("b", 7, "w"),
-        ]
-        answers = [ev.Answered(("a", 1), "w", claimed("a", attempt=1)), ev.Answered(("b", 7), "w", None)]
-        assert one.step(0.1, answers) == [do.KillAttempts("w", (("b", 7),))]
+        actions = one.step(0.0, [ev.Joined("w", 2, 0, held=(("a", 1), ("b", 7)), epoch=3)])
+        assert actions == [do.AdoptAttempt("a", 1, "w", 3), do.AdoptAttempt("b", 7, "w", 3)]
+        assert one.step(0.1, [ev.Answered(("a", 1), "w", 3, claimed("a", attempt=1))]) == []
+        actions = one.step(0.1, [ev.Answered(("b", 7), "w", 3, None)])
+        assert actions == [do.Welcomed("w"), do.KillAttempts("w", (("b", 7),))]
         finish, *_ = one.step(0.2, [ev.Ended("w", (Outcome("a", 1, Cause.OK, b"r"),), 1)])
         assert finish == do.FinishAttempt("a", 1, Status.COMPLETED, Cause.OK, None)
 
     def test_a_presented_attempt_that_crashed_meanwhile_is_requeued_once_it_is_ours(self):
         one = machine()
-        one.step(0.0, [ev.Joined("w", 2, 0, held=(("a", 1),))])
+        one.step(0.0, [ev.Company(False), ev.Joined("w", 2, 0, held=(("a", 1),))])
         assert one.step(0.1, [ev.Ended("w", (Outcome("a", 1, Cause.SLOT_CRASHED, b"", "died"),), 1)])[-1:] != []
-        actions = one.step(0.2, [ev.Answered(("a", 1), "w", claimed("a", attempt=1))])
+        actions = one.step(0.2, [ev.Answered(("a", 1), "w", 0, claimed("a", attempt=1))])
         assert [type(action) for action in actions if not isinstance(action, do.Claim)] == [do.RequeueAttempt]
+
+    def test_where_there_are_no_others_nobody_waits_for_the_store_to_be_welcomed(self):
+        one = machine()
+        assert kinds(one.step(0.0, [ev.Joined("w", 2, 0, held=(("a", 1),))])) == ["AdoptAttempt"]
+        assert kinds(one.step(0.1, [ev.Company(False)])) == ["Welcomed"]
+
+    def test_a_worker_that_waits_for_its_welcome_is_given_nothing(self):
+        one = machine("capacity")
+        assert kinds(one.step(0.0, [ev.Joined("w", 2, 2, held=(("a", 1),))])) == ["AdoptAttempt"]
+        assert kinds(one.step(0.1, [ev.Rung()])) == []
+        assert kinds(one.step(0.2, [ev.Answered(("a", 1), "w", 0, claimed("a", attempt=1))])) == ["Welcomed", "Claim"]
+
+    def test_an_answer_to_an_earlier_hello_does_not_count(self):
+        one = machine()
+        one.step(0.0, [ev.Joined("w", 2, 0, held=(("a", 1),), epoch=1)])
+        one.step(0.1, [ev.Joined("w", 2, 0, held=(("a", 1),), epoch=2)])
+        assert one.step(0.2, [ev.Answered(("a", 1), "w", 1, claimed("a", attempt=1))]) == []
+        assert one.step(0.2, [ev.Answered(("a", 1), "w", 2, claimed("a", attempt=1))]) == [do.Welcomed("w")]
+
+    def test_a_worker_that_vanishes_before_it_counts_on_us_gets_its_time(self):
+        """It may have gone to another dispatcher, which has not been able to say so yet."""
+        one = machine(liveness_s=2.0, adoption_s=5.0)
+        one.step(0.0, [ev.Joined("w", 1, 0, held=(("a", 1),))])
+        one.step(0.1, [ev.Answered(("a", 1), "w", 0, claimed("a", attempt=1))])
+        assert one.step(2.5, []) == []
+        assert kinds(one.step(5.1, [])) == ["RequeueAttempt"]
+
+    def test_a_worker_that_counts_on_us_is_lost_after_its_silence(self):
+        one = machine(liveness_s=2.0, adoption_s=5.0)
+        one.step(0.0, [ev.Joined("w", 1, 0, held=(("a", 1),))])
+        one.step(0.1, [ev.Answered(("a", 1), "w", 0, claimed("a", attempt=1))])
+        one.step(0.2, [ev.Beaten("w", 0)])
+        assert kinds(one.step(2.3, [])) == ["RequeueAttempt"]
+
+    def test_the_store_hears_of_each_hello_even_of_attempts_that_are_ours(self):
+        """Another dispatcher may have an adoption under way that stems from an earlier one."""
+        one = machine()
+        one.step(0.0, [ev.Joined("w", 1, 1, epoch=1)])
+        one.step(0.1, [ev.Claimed(1, (claimed(),))])
+        one.step(0.2, [ev.Started((("t", 1),), ())])
+        assert one.step(0.3, [ev.Joined("w", 1, 0, held=(("t", 1),), epoch=4)]) == [do.AdoptAttempt("t", 1, "w", 4)]
+
+    def test_an_older_attempt_that_is_held_as_well_takes_nothing_from_the_newer_one(self):
+        one = machine()
+        one.step(0.0, [ev.Company(False), ev.Joined("w", 1, 1, epoch=1)])
+        one.step(0.1, [ev.Claimed(1, (claimed(attempt=1),))])
+        one.step(0.2, [ev.Started((("t", 2),), ())])
+        actions = one.step(0.3, [ev.Joined("w", 1, 0, held=(("t", 2), ("t", 1)), epoch=2)])
+        assert actions == [
+            do.AdoptAttempt("t", 2, "w", 2), do.Welcomed("w"), do.KillAttempts("w", (("t", 1),)),
+        ]  # fmt: skip
 
     def test_an_adopted_claim_waits_for_its_worker_and_then_goes_back(self):
         one = machine(adoption_s=5.0)

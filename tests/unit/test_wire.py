@@ -39,7 +39,7 @@ to_dispatcher = st.one_of(
 )
 to_worker = st.one_of(
     st.builds(m.Welcome, ids, st.floats(allow_nan=False), st.floats(allow_nan=False)),
-    st.builds(m.Refuse, ids, ids, st.booleans()),
+    st.builds(m.Refuse, ids, ids),
     st.builds(m.Tasks, st.lists(tasks, max_size=4).map(tuple), st.lists(code, max_size=3).map(tuple), numbers),
     st.builds(m.Ack, held),
     st.builds(m.Kill, held),

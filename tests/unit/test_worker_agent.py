@@ -257,28 +257,9 @@ def test_a_dispatcher_that_falls_silent_is_looked_for_again() -> None:
         assert worker.uplink.connections >= 2
 
 
-def test_an_expelled_worker_kills_what_runs_and_comes_back_as_another(worker: Worker) -> None:
-    first = worker.join()
-    worker.run(sleep_long, hold_the_gil)
-    before = worker.host.pids()
-    worker.expect(m.Beat)
-    worker.uplink.deliver(m.Refuse("expired", "silent for too long", True))
-    hello = worker.expect(m.Hello)
-    assert hello.worker_id != first.worker_id
-    assert hello.held == ()
-    worker.uplink.deliver(WELCOME)
-    worker.expect(m.Beat, lambda beat: beat.granted == 2)
-    assert all(gone(pid) for pid in before.values())
-    worker.heard.clear()
-    (key,) = worker.run(seven)
-    assert worker.outcome(key).cause is Cause.OK
-    outcomes = [message for message in worker.heard if isinstance(message, m.Outcomes)]
-    assert [one.task_id for message in outcomes for one in message.items] == [key[0]]
-
-
 def test_a_final_refusal_ends_it_with_status_2(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
     worker.expect(m.Hello)
-    worker.uplink.deliver(m.Refuse("handshake", "this dispatcher runs in push mode", False))
+    worker.uplink.deliver(m.Refuse("handshake", "this dispatcher runs in push mode"))
     assert worker.ended() == agents.EXIT_REFUSED == 2
     assert "push mode" in caplog.text
     assert not any(isinstance(message, m.Bye) for message in worker.heard)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
 
 from everfaas_core.model.ids import FunctionId, TaskId
 from everfaas_core.model.states import Cause
@@ -137,6 +138,27 @@ def test_a_cancel_of_a_waiting_task_kills_nothing(function: FunctionId) -> None:
 
 def test_a_cancel_of_an_unknown_attempt_does_nothing() -> None:
     assert up(1).step(1.0, [ev.KillAsked(((TaskId("x"), 1),))]) == []
+
+
+def test_a_later_attempt_waits_until_the_one_before_is_dead() -> None:
+    machine = up(2)
+    first = task(1)
+    machine.step(0.0, [ev.Offered((first,))])
+    second = structs.replace(first, attempt=2)
+    assert machine.step(1.0, [ev.Offered((second,))]) == [do.KillSlot(0)]
+    assert set(machine.running()) == {key(first), key(second)}
+    actions = machine.step(1.1, [ev.SlotDown(0, "killed", 1)])
+    assert reports(actions) == [("t1", Cause.CANCELLED)]
+    assert do.Feed(1, second, True) in actions
+
+
+def test_a_later_attempt_runs_at_once_if_the_one_before_was_only_waiting() -> None:
+    machine = Machine(1)
+    first = task(1)
+    second = structs.replace(first, attempt=2)
+    machine.step(0.0, [ev.CodeArrived((F,)), ev.Offered((first,))])
+    assert reports(machine.step(0.0, [ev.Offered((second,))])) == [("t1", Cause.CANCELLED)]
+    assert machine.step(0.1, [ev.SlotUp(0)]) == [do.Feed(0, second, True)]
 
 
 def test_a_repeated_task_is_accepted_once() -> None:
@@ -359,7 +381,8 @@ class Ledger(RuleBasedStateMachine):
         assert slot not in self.killed, "fed a slot that was killed"
         assert not self.pipes[slot], "fed a busy slot"
         assert key(item) not in self.reported, "fed what has ended"
-        assert all(item not in pipe for pipe in self.pipes.values()), "an attempt is in two slots"
+        in_slots = [one.task_id for pipe in self.pipes.values() for one in pipe]
+        assert item.task_id not in in_slots, "two attempts of a task are in slots"
         assert item.function_id in self.codes, "fed without code"
         assert with_code == (item.function_id not in self.held_code[slot]), "code is sent once per slot"
         self.held_code[slot].add(item.function_id)
@@ -385,6 +408,20 @@ class Ledger(RuleBasedStateMachine):
             items.append(task(self.count, function=FunctionId(name), timeout_s=timeout_s))
         self.offered.update({key(item): item for item in items})
         self.step(ev.Offered(tuple(items)))
+
+    @precondition(lambda self: self.offered)
+    @rule(number=st.integers(0, 30))
+    def offer_again(self, number: int) -> None:
+        """The dispatcher has given an attempt up, and sends us the next one of the same task."""
+        older = max(key(item) for item in self.offered.values() if item.task_id == self.pick(number).task_id)
+        item = structs.replace(self.offered[older], attempt=older[1] + 1)
+        self.cancelled.update(held for held in self.offered if held[0] == item.task_id)
+        self.offered[key(item)] = item
+        self.step(ev.Offered((item,)))
+
+    def pick(self, number: int) -> TaskItem:
+        items = list(self.offered.values())
+        return items[number % len(items)]
 
     @rule(name=st.sampled_from("abc"))
     def code(self, name: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TypeVar
 
 import pytest
@@ -38,9 +37,8 @@ def slots() -> Slots:
 
 @pytest.fixture
 def session(slots: Slots) -> s.Session:
-    names = itertools.count(1)
     identity = s.Identity(mode="pull", host="h", pid=1, slots=4, python="3.11.0", dill="0.4")
-    return s.Session(identity, slots, lambda: WorkerId(f"w{next(names)}"))
+    return s.Session(identity, slots, WorkerId("w1"))
 
 
 def said(directives: list[do.Directive], kind: type[T]) -> list[T]:
@@ -51,6 +49,8 @@ def join(session: s.Session, now: float = 100.0) -> m.Hello:
     (hello,) = said(session.tick(now), m.Hello)
     session.heard(now, WELCOME)
     assert session.joined
+    assert said(session.tick(now), m.Beat), "a Beat tells the dispatcher that it is counted on from now on"
+    session.heard(now, m.Pulse())
     return hello
 
 
@@ -169,39 +169,9 @@ def test_silence_means_the_connection_is_replaced(session: s.Session) -> None:
     assert len(said(directives, m.Hello)) == 1
 
 
-def test_an_expelled_worker_stops_all_and_comes_back_as_another(session: s.Session, slots: Slots) -> None:
-    join(session)
-    slots.held, slots.accepted, slots.granted = [(TaskId("t1"), 1)], 3, 6
-    session.ended([outcome(2)])
-    directives = session.heard(101.0, m.Refuse("expired", "silent", True))
-    assert do.StopAttempts(((TaskId("t1"), 1),)) in directives
-    assert reconnects(directives)
-    (hello,) = said(directives, m.Hello)
-    assert (hello.worker_id, hello.held, hello.granted) == ("w2", (), 3)
-    session.heard(101.1, WELCOME)
-    slots.held = []
-    session.ended([outcome(1, Cause.CANCELLED)])
-    assert said(session.tick(101.2), m.Outcomes) == []
-    assert session.retained == {}
-
-
-def test_a_worker_that_is_refused_again_and_again_takes_its_time(session: s.Session) -> None:
-    now = 100.0
-    session.tick(now)
-    waits = []
-    for _ in range(9):
-        session.heard(now, m.Refuse("expired", "silent", True))
-        due = session.next_timer()
-        waits.append(round(due - now, 3))
-        now = due
-        session.tick(now)
-    assert waits[1] == 0.2
-    assert waits[-1] == s.REFUSED_S_MAX
-
-
 def test_a_final_refusal_ends_it(session: s.Session) -> None:
     session.tick(100.0)
-    assert session.heard(100.1, m.Refuse("handshake", "wrong mode", False)) == [do.Leave("wrong mode")]
+    assert session.heard(100.1, m.Refuse("handshake", "wrong mode")) == [do.Leave("wrong mode")]
 
 
 def test_a_kill_of_what_never_arrived_is_answered(session: s.Session, slots: Slots) -> None:

@@ -1,0 +1,1 @@
+"""Much work over a long time, and whether anything has grown."""
