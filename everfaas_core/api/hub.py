@@ -1,4 +1,4 @@
-"""Long-polls: one subscription to the store per process, and an event for each waiting request.
+"""Long-polls and streams: one subscription to the store per process, and an event for each waiting request.
 
 Whoever waits registers first, then reads the store, then waits: a task that ends in between has set the event already.
 The store is not polled for waiters; a re-read every few seconds is only the net beneath a lost notice.
@@ -10,8 +10,8 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Protocol
 
 from everfaas_core.model.errors import StoreUnavailable
 from everfaas_core.model.ids import TaskId
@@ -26,15 +26,28 @@ JOIN_S: Final = 5.0
 _log = logging.getLogger(__name__)
 
 
+class Event(Protocol):
+    """What a waiting thread waits for: a `threading.Event`, or one that knows more about threads."""
+
+    def set(self) -> None:
+        """Wake it, or let its next wait return at once."""
+
+    def clear(self) -> None:
+        """Take that back."""
+
+    def wait(self, timeout: float, /) -> bool:
+        """Wait until it is set, at most `timeout` seconds."""
+
+
 class Waiter:
     """One waiting request. Made by `Hub.waiter`; used by that request's thread."""
 
-    def __init__(self, ids: frozenset[TaskId], lock: threading.Lock) -> None:
+    def __init__(self, ids: frozenset[TaskId], lock: threading.Lock, event: Event) -> None:
         self.ids = ids
         self._lock = lock
         self._ended: set[TaskId] = set()
         self._stale = False
-        self._event = threading.Event()
+        self._event = event
 
     def wake(self, ended: TaskId | None) -> None:
         """Note that a task has ended; None: anything may have. Called by the hub under its lock."""
@@ -58,11 +71,13 @@ class Waiter:
 class Hub:
     """The one subscription of this process, in a thread that starts with the first waiter or with `start`."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, make_event: Callable[[], Event] = threading.Event) -> None:
         self._store = store
+        self._make_event = make_event
         self._lock = threading.Lock()
         self._waiters: dict[TaskId, set[Waiter]] = {}
         self._all: set[Waiter] = set()
+        self._groups: dict[str, Callable[[], None]] = {}
         self._thread: threading.Thread | None = None
         self._wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self._wake_reader, False)
@@ -81,7 +96,7 @@ class Hub:
     def waiter(self, ids: Iterable[TaskId]) -> Iterator[Waiter]:
         """Register interest in some tasks for the time of the context."""
         self.start()
-        waiter = Waiter(frozenset(ids), self._lock)
+        waiter = Waiter(frozenset(ids), self._lock, self._make_event())
         with self._lock:
             self._all.add(waiter)
             for task_id in waiter.ids:
@@ -96,6 +111,20 @@ class Hub:
                     others.discard(waiter)
                     if not others:
                         del self._waiters[task_id]
+
+    def listen(self, group: str, wake: Callable[[], None]) -> None:
+        """Call `wake` whenever a task of `group` has ended, or may have; in the hub's thread, under its lock.
+
+        A group has one listener.
+        """
+        self.start()
+        with self._lock:
+            self._groups[group] = wake
+
+    def unlisten(self, group: str) -> None:
+        """Call it no more."""
+        with self._lock:
+            del self._groups[group]
 
     def drain(self) -> None:
         """Let all long-polls answer now with what they know, and later ones answer at once."""
@@ -122,6 +151,8 @@ class Hub:
         with self._lock:
             for waiter in self._all:
                 waiter.wake(None)
+            for wake in self._groups.values():
+                wake()
 
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -179,3 +210,6 @@ class Hub:
                 for task_id in notice.ended:
                     for waiter in self._waiters.get(task_id, ()):
                         waiter.wake(task_id)
+                for group in notice.groups:
+                    if group in self._groups:
+                        self._groups[group]()

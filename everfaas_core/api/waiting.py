@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import functools
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final
 
 from everfaas_core.api.errors import TooManyWaiters
 from everfaas_core.api.hub import Hub, Waiter
 from everfaas_core.api.settings import ApiSettings
 from everfaas_core.model.ids import TaskId
 
+REREAD_SPREAD: Final = (0.7, 1.3)
+
 Read = Callable[[Sequence[TaskId]], bool]
 """Reads some tasks from the store and tells whether there is enough to answer."""
 
 
 class Waiting:
-    """Long-polls of this process: bounded in number and in time."""
+    """Long-polls and streams of this process: bounded in number and in time."""
 
     def __init__(self, hub: Hub, settings: ApiSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self.hub = hub
         self._settings = settings
         self._clock = clock
-        self._permits = threading.BoundedSemaphore(settings.waiters_max)
+        self._spread = functools.partial(
+            random.uniform, *REREAD_SPREAD
+        )  # so that a crowd that came at once does not read at once
+        self._polls = threading.BoundedSemaphore(settings.waiters_max)
+        self._streams = threading.BoundedSemaphore(settings.streams_max)
 
     def bounded_s(self, wait_s: float) -> float:
         """Return how long a request that asks for `wait_s` may wait."""
@@ -32,12 +41,17 @@ class Waiting:
     @contextmanager
     def permit(self) -> Iterator[bool]:
         """Take one of the places of waiting requests, if there is one, for the time of the context."""
-        taken = self._permits.acquire(blocking=False)
-        try:
-            yield taken
-        finally:
-            if taken:
-                self._permits.release()
+        with _taken(self._polls) as allowed:
+            yield allowed
+
+    @contextmanager
+    def stream_permit(self) -> Iterator[bool]:
+        """Take one of the places of streams, if there is one, for the time of the context.
+
+        They are apart from the others, so that neither kind can keep the other out.
+        """
+        with _taken(self._streams) as allowed:
+            yield allowed
 
     def until(self, ids: Sequence[TaskId], wait_s: float, read: Read, gone: Callable[[], bool]) -> None:
         """Read, and go on reading whenever one of `ids` has ended, until `read` is content or the time is over.
@@ -66,6 +80,16 @@ class Waiting:
             left_s = deadline - self._clock()
             if left_s <= 0:
                 return
-            ids = waiter.wait(min(left_s, self._settings.reread_s))
+            ids = waiter.wait(min(left_s, self._settings.reread_s * self._spread()))
             if read(tuple(ids)) or gone():
                 return
+
+
+@contextmanager
+def _taken(places: threading.BoundedSemaphore) -> Iterator[bool]:
+    taken = places.acquire(blocking=False)
+    try:
+        yield taken
+    finally:
+        if taken:
+            places.release()

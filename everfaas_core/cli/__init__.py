@@ -1,7 +1,8 @@
 """The command `everfaas`: one module per subcommand, imported only when it runs.
 
 Exit statuses: 0 done · 1 failed while running (the store was refused, a role kept dying) · 2 a setting, a plugin or
-the command line is wrong · 130 interrupted.
+the command line is wrong · 3 from a child to its supervisor only: the store was refused, another try would not help ·
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Final
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
+EXIT_REFUSED: Final = 3
 EXIT_INTERRUPTED: Final = 130
 
 

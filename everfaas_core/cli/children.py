@@ -40,9 +40,12 @@ class Child:
     """A role as a child process.
 
     `phase` orders the end: all of phase 0 are gone before phase 1 is asked. `environ` may be changed between starts.
+    `fds` are descriptors of ours that each of its incarnations inherits under the same numbers.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], environ: Mapping[str, str], *, phase: int) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], environ: Mapping[str, str], *, phase: int, fds: Sequence[int] = ()
+    ) -> None:
         self.name = name
         self.phase = phase
         self.environ = dict(environ)
@@ -53,6 +56,7 @@ class Child:
         self.start_at: float | None = None  # a restart that is due then
         self.ready_fd = -1
         self._arguments = list(arguments)
+        self._fds = tuple(fds)
         self._process: subprocess.Popen[bytes] | None = None
         self._line = b""
 
@@ -71,7 +75,11 @@ class Child:
         ]
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own arguments
-                command, stdin=subprocess.DEVNULL, pass_fds=(writer,), env=self.environ, process_group=0
+                command,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(writer, *self._fds),
+                env=self.environ,
+                process_group=0,
             )
         except BaseException:
             os.close(reader)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final, Protocol
 
-from everfaas_core.cli import EXIT_FAILED, EXIT_USAGE
+from everfaas_core.cli import EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE
 from everfaas_core.cli.children import (
     RESTARTS_MAX,
     RESTARTS_WINDOW_S,
@@ -190,6 +190,9 @@ class Supervisor:
     def _died(self, child: Child, status: int) -> None:
         if status == EXIT_USAGE or (status > 0 and not child.was_ready):
             self.fail("", status)  # it has said itself why it can't start; another try would not help
+            return
+        if status == EXIT_REFUSED:
+            self.fail("")
             return
         delay_s = child.budget.spend(time.monotonic())
         if delay_s is None:

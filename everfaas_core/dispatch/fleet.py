@@ -27,6 +27,7 @@ class Worker(Struct):
     granted: int
     joined_at: float
     last_seen: float
+    window: int = 0  # tasks that it wants to have at hand; its slots, until it says otherwise
     sent: int = 0  # tasks assigned since it (last) said Hello; `granted` counts from there too
     epoch: int = 0  # of its last Hello
     draining: bool = False
@@ -52,7 +53,7 @@ class Fleet:
     """All joined workers. Tells the strategy of every change, and keeps the sum of all credit.
 
     The credit rule is the whole difference between pull and push: "granted" hands out what workers have asked for,
-    "capacity" what they have announced at join and do not hold yet.
+    "capacity" what they have announced, at join and since, and do not hold yet.
     """
 
     def __init__(self, strategy: Strategy, rule: CreditRule) -> None:
@@ -78,7 +79,7 @@ class Fleet:
             return 0
         if self._rule == "granted":
             return max(worker.granted - worker.sent, 0)
-        return max(worker.slots - worker.load, 0)
+        return max(worker.window - worker.load, 0)
 
     def join(self, now: float, event: Joined) -> Worker:
         """Add a worker, or begin a joined one's counts anew after a repeated Hello."""
@@ -87,6 +88,7 @@ class Fleet:
             worker = Worker(event.worker_id, event.slots, event.granted, now, now)
             self._workers[event.worker_id] = worker
         worker.slots, worker.granted, worker.sent = event.slots, event.granted, 0
+        worker.window = event.slots
         worker.host, worker.pid, worker.python, worker.dill = event.host, event.pid, event.python, event.dill
         worker.epoch = event.epoch
         worker.welcomed = worker.confirmed = False
@@ -114,10 +116,11 @@ class Fleet:
         worker.reachable = False
         self._changed(worker)
 
-    def grant(self, worker: Worker, granted: int) -> None:
-        """Raise a worker's cumulative credit; a lower (reordered, repeated) figure changes nothing."""
-        if granted > worker.granted:
-            worker.granted = granted
+    def grant(self, worker: Worker, granted: int, window: int = 0) -> None:
+        """Raise a worker's cumulative credit; a lower (reordered, repeated) figure changes nothing. Set its window."""
+        if granted > worker.granted or (window and window != worker.window):
+            worker.granted = max(granted, worker.granted)
+            worker.window = window or worker.window
             self._changed(worker)
 
     def assign(self, worker: Worker, task_id: TaskId, attempt: int) -> None:

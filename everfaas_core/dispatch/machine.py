@@ -79,10 +79,10 @@ class Machine(Holding):
                     self._on_refused(held)
             case ev.Claimed(asked, tasks, next_due_s):
                 self._on_claimed(now, asked, tasks, next_due_s)
-            case ev.Beaten(worker_id, granted):
+            case ev.Beaten(worker_id, granted, window):
                 worker = self._heard(now, worker_id)
                 if worker is not None:
-                    self.fleet.grant(worker, granted)
+                    self.fleet.grant(worker, granted, window)
                     if worker.welcomed:
                         self._out.append(do.Pulsed(worker_id))
             case ev.Draining(worker_id):
@@ -308,7 +308,7 @@ class Machine(Holding):
             return  # kept by the worker: it presents them with its Hello
         for outcome in event.items:
             self._on_outcome(worker, outcome)
-        self.fleet.grant(worker, event.granted)
+        self.fleet.grant(worker, event.granted, event.window)
 
     # ── cancel, time, claim ──────────────────────────────────────────────────────────────────────────────────────────
 

@@ -113,6 +113,25 @@ class ResultRecord(Struct, frozen=True, kw_only=True):
     result: bytes = b""
 
 
+class GroupResult(Struct, frozen=True, kw_only=True):
+    """A task of a group that has ended; `cursor` asks for those that ended after it."""
+
+    task_id: TaskId
+    status: Status
+    result: bytes
+    cursor: str
+
+
+class GroupPage(Struct, frozen=True, kw_only=True):
+    """Ended tasks of a group, in the order of their ends, and how many there are while their records are kept."""
+
+    ended: tuple[GroupResult, ...]
+    cursor: str  # pass it on for what ends later; it stays valid, also over restarts
+    tasks: int
+    pending: int  # of these, tasks that have not ended
+    more: bool  # there are more than fit into this page
+
+
 class TaskFilter(Struct, frozen=True, kw_only=True):
     status: Status | None = None
     cause: Cause | None = None  # of its end; the dead letters are FAILED tasks with one of RETRIED

@@ -48,6 +48,12 @@ LOOK_AROUND_S: Final = 1.0
 EXCHANGES_MAX: Final = 8
 """Store round trips of one turn, before the links are heard again."""
 
+GATHER_S: Final = 0.003
+GATHER_MAX: Final = 256
+BUSY_MIN: Final = 16
+"""After an exchange for so many tasks the next one waits a little, or for many, so that it is worth its round trip:
+what it costs by itself is more than what a task adds to it. A dispatcher with little to do never waits."""
+
 
 class Starved(EverfaasError):
     """The dispatcher is connected and does not consume."""
@@ -118,6 +124,7 @@ class Dispatcher:
         self._report_at = 0.0
         self._leased_at = clock()  # when the last renewal that succeeded was begun
         self._store_at = 0.0  # not before this instant, after a failure
+        self._gather_until = 0.0
         self._backoff_s = STORE_RETRY_S
         self._warned_at = float("-inf")
         self._started_ms = int(time.time() * 1000)
@@ -162,7 +169,7 @@ class Dispatcher:
             return 0.0
         timers = [max(self._report_at, self._store_at), self._link.next_timer(), self._machine.next_timer()]
         if self._turns.errand:
-            timers.append(self._store_at)
+            timers.append(max(self._store_at, self._gather_until))
         return max(min(timer for timer in timers if timer is not None) - now, 0.0)
 
     def _close(self) -> None:
@@ -229,6 +236,8 @@ class Dispatcher:
             reporting = now >= self._report_at
             if now < self._store_at or not (self._turns.errand or reporting):
                 return
+            if now < self._gather_until and self._turns.errand.size < GATHER_MAX and not reporting:
+                return
             events = self._exchange(now, reporting)
             now = self._clock()
         self._carried = events
@@ -278,6 +287,8 @@ class Dispatcher:
             self._warned_at = float("-inf")
         if reply.claimed:
             self._watchdog.fed()
+        busy = len(turn.finishes) + len(turn.starts) + len(reply.claimed) >= BUSY_MIN
+        self._gather_until = self._clock() + GATHER_S if busy else 0.0
         if reporting:
             self._leased_at = now
             self._report_at = now + self._config.lease_s / 3

@@ -45,6 +45,11 @@ class Errand(Struct):
     functions: set[FunctionId]
     claim: int = 0
 
+    @property
+    def size(self) -> int:
+        """How many tasks it is about."""
+        return len(self.finishes) + len(self.requeues) + len(self.starts) + len(self.adopts)
+
     def __bool__(self) -> bool:
         return bool(self.finishes or self.requeues or self.starts or self.adopts or self.functions or self.claim)
 

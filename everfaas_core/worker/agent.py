@@ -50,7 +50,7 @@ class WorkerHost(SlotHost, Protocol):
         """Have all slots killed whenever this process shows no life for so long, or past `until`; None: never."""
 
     def unbegun(self) -> Sequence[Held]:
-        """Return accepted attempts that no slot has begun."""
+        """Return accepted attempts that no slot has begun, and none will. What comes next is `close`."""
 
 
 class AgentConfig(Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from everfaas_core.wire.messages import Held, Outcome, Tasks
 from everfaas_core.worker import actions as do
 from everfaas_core.worker import events as ev
 from everfaas_core.worker.births import Report, Tell, Why
-from everfaas_core.worker.channel import Channel
+from everfaas_core.worker.channel import Channel, Tokens
 from everfaas_core.worker.code_cache import CodeCache
 from everfaas_core.worker.machine import Machine
 from everfaas_core.worker.nursery import Nursery
@@ -83,6 +83,11 @@ class ProcessHost:
     def granted(self) -> int:
         """Cumulative credit: never falls."""
         return self._machine.granted
+
+    @property
+    def window(self) -> int:
+        """Tasks that it wants to have at hand now; may fall."""
+        return self._machine.window
 
     @property
     def accepted(self) -> int:
@@ -164,8 +169,8 @@ class ProcessHost:
         return self._machine.idle() and not self._outcomes
 
     def unbegun(self) -> Sequence[Held]:
-        """Return accepted attempts that no slot has begun."""
-        return self._machine.unbegun()
+        """Return accepted attempts that no slot has begun, and none will. What comes next is `close`."""
+        return self._machine.unbegun({slot: channel.recall() for slot, channel in self._channels.items()})
 
     def fence(self, fence_s: float | None, until: float | None = None) -> None:
         """Have all slots killed whenever this process shows no life for so long (stopped, swapped out); None: never.
@@ -285,12 +290,20 @@ class ProcessHost:
     def _step(self, now: float, events: Iterable[ev.Event]) -> None:
         if self._closed:
             return
-        for action in self._machine.step(now, events):
+        actions = self._machine.step(now, events)
+        while actions:
+            actions = self._machine.step(now, recalled) if (recalled := self._carry_out(actions)) else []
+
+    def _carry_out(self, actions: Iterable[do.Action]) -> list[ev.Event]:
+        """Do what the machine wants; return what it has to hear before anything else."""
+        recalled: list[ev.Event] = []
+        for action in actions:
             match action:
-                case do.Feed(slot, item, with_code):
-                    functions = (self._codes.get(item.function_id),) if with_code else ()
-                    self._channels[slot].send(Tasks((item,), functions))
+                case do.Feed(slot, items, functions):
+                    self._channels[slot].feed(Tasks(items, tuple(self._codes.get(one) for one in functions)))
                     self._watch(self._channels[slot])
+                case do.Recall(slot):
+                    recalled.append(ev.Recalled(slot, self._channels[slot].recall()))
                 case do.Report(outcome):
                     self._outcomes.append(outcome)
                 case do.SpawnSlot(slot):
@@ -300,6 +313,7 @@ class ProcessHost:
                         self._nursery.kill(self._channels[slot].birth)
                 case do.Need(functions):
                     self._missing.extend(functions)
+        return recalled
 
     def _spawn(self, slot: int) -> None:
         assert self._selector is not None
@@ -312,17 +326,18 @@ class ProcessHost:
                 self._nursery = nursery
                 self._pulse_at = 0.0
             ours, theirs = socket.socketpair()
+            tokens = Tokens()
         except OSError as error:  # out of processes or descriptors: the machine tries again, ever more slowly
             self._log.error("a slot can't be started: %s", error)
             self._early.append(ev.SlotDown(slot, f"a slot can't be started: {error}", 0))
             return
         self._births += 1
-        channel = Channel(ours, self._births)
+        channel = Channel(ours, self._births, tokens)
         self._channels[slot] = channel
         self._slots[channel.birth] = slot
         self._selector.register(channel.fileno())
         with theirs:
-            self._nursery.fork(channel.birth, slot, theirs)
+            self._nursery.fork(channel.birth, slot, [theirs.fileno(), tokens.reader])
 
     def _watch(self, channel: Channel) -> None:
         if self._selector is not None and not channel.ended and channel.choked != channel.watched_for_room:

@@ -73,6 +73,10 @@ class Capacity(Protocol):
         """Cumulative credit since the start."""
 
     @property
+    def window(self) -> int:
+        """Tasks that it wants to have at hand now."""
+
+    @property
     def accepted(self) -> int:
         """Tasks accepted since the start."""
 
@@ -324,12 +328,15 @@ class Session:
     def _news(self, now: float) -> list[Directive]:
         """Say what has ended and what new credit there is, in one message; or that we live, when that is due."""
         granted = max(self._granted, self._credit())
+        window = self._capacity.window
         unsent = [self.retained[key] for key in self._unsent if key in self.retained]
         self._unsent.clear()
         starts = range(0, len(unsent), OUTCOMES_MAX)
-        say: list[Directive] = [Say(m.Outcomes(tuple(unsent[at : at + OUTCOMES_MAX]), granted)) for at in starts]
+        say: list[Directive] = [
+            Say(m.Outcomes(tuple(unsent[at : at + OUTCOMES_MAX]), granted, window)) for at in starts
+        ]
         if now >= self._beat_at or (granted > self._granted and not say):
-            say.append(Say(m.Beat(granted)))  # only a Beat is answered by a Pulse
+            say.append(Say(m.Beat(granted, window)))  # only a Beat is answered by a Pulse
             self._contact.beat(now)
             self._beat_at = now + self._welcome.heartbeat_s
         self._granted = granted

@@ -5,7 +5,8 @@
 -- refuses its first write, or none of them, so nothing is ever half-written.
 --
 -- t:<task>  hash:
---   st status · fn function · pl payload · sub submitted_ms · pr priority · max max_attempts · ttl result_ttl_s
+--   st status · fn function · pl payload · sub submitted_ms · pr priority · max max_attempts
+--   ttl result_ttl_s, and |<group> behind it for a task that has one: what its end has to know, in one field
 --   tmo timeout_s · bof retry_backoff_s · ron retry_on (msgpack) · rof retry_of · dl deadline_ms · due not before, ms · grp group · tag tags (msgpack)
 --   key idempotency key · att last attempt · chg attempts charged · liv '1' while attempt att runs
 --   epo attempt:epoch it was adopted under last
@@ -13,6 +14,7 @@
 --   end ended_ms · exp expires_ms · S<n> leased_ms|started_ms|worker · E<n> ended_ms|cause|run_s
 -- f:<function>  hash: n name · p payload · o options (msgpack) · c created_ms · pr max tmo bof ttl ron for its tasks
 -- index, g:<group>, functions  lexicographic zsets for listing · idem:<key>  the task it stands for
+-- e:<group>  zset: task that has ended → number of its end · ends  number of the last end of a task with a group
 --
 -- q:<priority>  lists of queued tasks, head first; entries that ended meanwhile stay, and are skipped
 -- levels  set of the priorities whose list may hold something · queued  how many tasks wait, delayed ones too
@@ -41,6 +43,9 @@ local pending, order = {}, {}
 local heads = {}
 local ended = {}
 local expiries = {}
+local groups = {} -- by what stands in `ttl`
+local told = {} -- groups in which something has ended, to be told
+local last_end
 local bell = false
 local waits = 0 -- by how much the number of waiting tasks has changed
 
@@ -86,18 +91,37 @@ local function flush()
   if #ended > 0 then
     call('PUBLISH', P .. 'ended', table.concat(ended, ' '))
   end
+  if last_end then
+    call('SET', P .. 'ends', string.format('%.0f', last_end))
+    local names = {}
+    for group in pairs(told) do
+      names[#names + 1] = group
+    end
+    call('PUBLISH', P .. 'ended', '+' .. cmsgpack.pack(names))
+  end
   if bell and call('EXISTS', P .. 'waiting') == 1 then
     call('DEL', P .. 'waiting')
     call('PUBLISH', P .. 'work', 'w')
   end
 end
 
+-- Number the end of a task that has a group. A number is never less than the time in µs, so that none comes twice to
+-- those who remember one, even if the server has lost its last writes, or all of them.
+local function end_in_group(group, id)
+  last_end = last_end or math.max(tonumber(call('GET', P .. 'ends') or 0), TIME[1] * 1000000 + TIME[2])
+  last_end = last_end + 1
+  told[group] = true
+  later('ZADD', P .. 'e:' .. group, string.format('%.0f', last_end), id)
+end
+
 -- Write a terminal record, and whatever else `field, value` sets with it.
 local function conclude(id, ttl, status, cause, result, message, field, value)
   local expires = expiries[ttl]
   if not expires then
-    expires = string.format('%.0f', now + math.floor(tonumber(ttl) * 1000))
+    local seconds, group = string.match(ttl, '^([^|]*)|(.*)$')
+    expires = string.format('%.0f', now + math.floor(tonumber(seconds or ttl) * 1000))
     expiries[ttl] = expires
+    groups[ttl] = group
   end
   local changes = {
     'st', status, 'cau', cause, 'res', result, 'err', message, 'end', NOW, 'exp', expires, 'own', '', 'liv', '',
@@ -109,6 +133,9 @@ local function conclude(id, ttl, status, cause, result, message, field, value)
   call('HSET', P .. 't:' .. id, unpack(changes))
   later('ZADD', P .. 'expiry', expires, id)
   ended[#ended + 1] = id
+  if groups[ttl] then
+    end_in_group(groups[ttl], id)
+  end
 end
 
 -- End a task that nobody holds. It leaves the delayed ones; in a queue its entry stays, to be skipped.
@@ -194,6 +221,7 @@ local function expire(limit)
     local v = call('HMGET', P .. 't:' .. id, 'grp', 'key')
     if v[1] then
       later('ZREM', P .. 'g:' .. v[1], id)
+      later('ZREM', P .. 'e:' .. v[1], id)
     end
     if v[2] and call('GET', P .. 'idem:' .. v[2]) == id then
       call('DEL', P .. 'idem:' .. v[2])

@@ -16,6 +16,7 @@ from everfaas_core.model.ids import SECRET_BYTES, DispatcherId, FunctionId, Task
 from everfaas_core.model.records import (
     FleetReport,
     FunctionRecord,
+    GroupPage,
     ResultRecord,
     TaskDefaults,
     TaskFilter,
@@ -41,6 +42,7 @@ RESIGN_MAX: Final = 20_000  # claims that a dispatcher puts back by itself when 
 DISPATCHERS_MAX: Final = 1024  # whose tags are remembered; one, outside of tests
 
 _TOPICS: Final = ("work", "ended")
+_CURSOR: Final = re.compile(r"[0-9]{1,16}")  # of a group: the number of an end
 
 
 class RedisStore:
@@ -150,6 +152,16 @@ class RedisStore:
         reply = self._run("list", where.group or "", cursor or "", limit, SCAN_MAX, *conditions)
         found = self.tasks([TaskId(task.decode()) for task in reply[1:]])
         return TaskPage(tasks=tuple(record for record in found if record), cursor=reply[0].decode() or None)
+
+    def group_results(
+        self, group: str, cursor: str | None, limit: int, *, bytes_max: int, with_results: bool = True
+    ) -> GroupPage:
+        """Return a page of a group's results, in the order of their ends. The cursor is the number of an end."""
+        if cursor is not None and not _CURSOR.fullmatch(cursor):
+            raise ValueError(f"a cursor of a group is a number of at most 16 digits, not {cursor!r}")
+        limit = max(1, min(limit, PAGE_MAX))
+        reply = self._run("group", group, cursor or "0", limit, bytes_max, "1" if with_results else "")
+        return records.group_page(reply)
 
     def cancel(self, ids: Sequence[TaskId]) -> Sequence[str | None]:
         """Cancel tasks, or mark those that run."""

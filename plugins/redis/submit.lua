@@ -82,9 +82,13 @@ for _, item in ipairs(fresh) do
   local id, fn = ARGV[i], ARGV[i + 1]
   local f = functions[fn]
   local pr = x[1] or f[2] or ARGV[3]
+  local ttl = x[6] or f[6] or ARGV[5]
+  if x[8] then
+    ttl = ttl .. '|' .. x[8]
+  end
   local h = {
     'st', 'QUEUED', 'fn', fn, 'pl', ARGV[i + 2], 'sub', NOW, 'pr', pr,
-    'max', x[5] or f[3] or ARGV[4], 'ttl', x[6] or f[6] or ARGV[5],
+    'max', x[5] or f[3] or ARGV[4], 'ttl', ttl,
   }
   local function set(field, value)
     if value then

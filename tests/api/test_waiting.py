@@ -94,7 +94,7 @@ def test_a_task_that_ends_between_register_and_read_is_not_missed(
 def test_a_hundred_waiters_cost_the_store_nothing(
     store: Store, dispatcher: TinyDispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Served(store, ApiSettings(threads=120, reread_s=60)) as api, ThreadPoolExecutor(100) as pool:
+    with Served(store, ApiSettings(threads=4, reread_s=60)) as api, ThreadPoolExecutor(100) as pool:
         function_id = api.register()
         ids = [api.execute(function_id) for _ in range(100)]
         reads: list[object] = []
@@ -112,8 +112,7 @@ def test_a_hundred_waiters_cost_the_store_nothing(
 
 
 def test_beyond_the_limit_of_waiters_429_and_all_else_still_answers(store: Store, dispatcher: TinyDispatcher) -> None:
-    settings = ApiSettings(threads=12)
-    assert settings.waiters_max == 4
+    settings = ApiSettings(threads=4, waiters_max=4)
     with Served(store, settings) as api, ThreadPoolExecutor(60) as pool:
         function_id = api.register()
         task_id = api.execute(function_id)
@@ -230,7 +229,7 @@ def test_a_drain_wakes_all_waiters(store: Store) -> None:
 
 
 def test_a_waiter_that_leaves_gives_its_place_back(store: Store) -> None:
-    with Served(store, ApiSettings(threads=9, reread_s=0.2)) as api:
+    with Served(store, ApiSettings(waiters_max=1, reread_s=0.2)) as api:
         task_id = api.execute(api.register())
         with pytest.raises(requests.exceptions.ReadTimeout):
             requests.get(f"{api.url}/result/{task_id}?wait=50", timeout=0.3)
