@@ -54,6 +54,14 @@ def cpu_s(pids: list[int]) -> float:
     return sum(_cpu_s(pid) for pid in pids)
 
 
+def machine_cpu_s() -> float:
+    """Return the CPU time that the whole machine has used since it was started, time stolen by others included."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (
+        int(field) for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    )
+    return (user + nice + system + irq + softirq + steal) / _TICKS_PER_S
+
+
 def pss_mb(pid: int) -> float:
     """Return a process's proportional set size in MB (10⁶ bytes): what it shares is divided by its sharers."""
     with contextlib.suppress(OSError, ProcessLookupError):

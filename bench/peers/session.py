@@ -77,8 +77,11 @@ class Session:
             self._folder.cleanup()
 
     def ask(self, step: dict[str, Any], within_s: float) -> dict[str, Any]:
-        """Have a step done and return its figures, with `cpu_s` of everything. Raises StepFailed."""
-        before = processes.cpu_s(processes.descendants(os.getpid()))
+        """Have a step done and return its figures, with `cpu_s` of everything. Raises StepFailed.
+
+        `others_cores` is what the rest of the machine used meanwhile: a figure is worth something when it is near 0.
+        """
+        before, machine, began = processes.cpu_s(processes.descendants(os.getpid())), *_machine()
         try:
             assert self._host.stdin is not None
             self._host.stdin.write(json.dumps(step).encode() + b"\n")
@@ -89,13 +92,14 @@ class Session:
         if "error" in answer:
             raise StepFailed(answer["error"])
         answer["cpu_s"] = processes.cpu_s(processes.descendants(os.getpid())) - before
+        answer["others_cores"] = _others_cores(answer["cpu_s"], machine, began)
         return answer
 
     def rest(self, settle_s: float, seconds: float) -> dict[str, float]:
         """Do nothing; return what the system uses after it has settled, and the memory of its client apart from it."""
         time.sleep(settle_s)
         parts = self._parts()
-        began, before = time.perf_counter(), processes.cpu_s(parts)
+        before, machine, began = processes.cpu_s(parts), *_machine()
         time.sleep(seconds)
         elapsed, used = time.perf_counter() - began, processes.cpu_s(parts) - before
         return {
@@ -104,6 +108,7 @@ class Session:
             "memory_mb": sum(processes.pss_mb(pid) for pid in parts),
             "client_mb": processes.pss_mb(self._host.pid),
             "processes": len(parts),
+            "others_cores": _others_cores(used, machine, began),
         }
 
     def _parts(self) -> list[int]:
@@ -137,3 +142,13 @@ class Session:
             lines = log.read_text(errors="replace").split()
             words += [f"{log.name}: …{' '.join(lines)[-LOG_CHARACTERS_MAX:]}"] if lines else []
         return "; ".join(words) or "no process wrote anything"
+
+
+def _machine() -> tuple[float, float]:
+    return processes.machine_cpu_s(), time.perf_counter()
+
+
+def _others_cores(used_s: float, machine_s: float, began: float) -> float:
+    """Return how many cores others have kept busy since then. The machine's clock is coarse, so it is never below 0."""
+    now_s, now = _machine()
+    return max(0.0, (now_s - machine_s - used_s) / (now - began))

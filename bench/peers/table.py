@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from bench.peers.figures import BY_KEY, FIGURES
 from bench.peers.rounds import Record
 
 NO_FIGURE = "–"
+QUIET_CORES = 0.1  # what others may use in a run that is to be believed
 FAILED = "failed"
 RATIOS = ("noop_per_s", "noop_cpu_us", "p50_ms", "echo_mib_per_s")
 ROW = "| {} |"
@@ -19,7 +21,13 @@ ROW = "| {} |"
 def markdown(meta: dict[str, Any], records: list[Record]) -> str:
     """Return the whole report."""
     found = figures.rows(records)
-    parts = [_head(meta), _figures(found), _ratios(found), _compared(found, meta["versions"]), _failures(found)]
+    parts = [
+        _head(meta, records),
+        _figures(found),
+        _ratios(found),
+        _compared(found, meta["versions"]),
+        _failures(found),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -42,12 +50,23 @@ def fastest_queue(found: dict[tuple[str, str], list[Record]]) -> tuple[str, str]
     return max(known, key=known.__getitem__) if known else None
 
 
-def _head(meta: dict[str, Any]) -> str:
+def _head(meta: dict[str, Any], records: list[Record]) -> str:
     return (
         f"Medians of {meta['rounds']} rounds (least – most), {meta['workers']} worker processes that run one task "
         f"at a time, {meta['cores']} cores ({meta['processor']}), Python {meta['python']}, {meta['date']}."
         + (f" Reduced to {meta['scale']:g} of the size: only to see that it works." if meta["scale"] != 1 else "")
+        + _others(records)
     )
+
+
+def _others(records: list[Record]) -> str:
+    """Say how quiet the machine was."""
+    busy = [record["others_cores"] for record in records if "others_cores" in record]
+    if not busy:
+        return ""
+    typical, most = statistics.median(busy), figures.percentile(busy, 95)
+    loud = " **These figures are not worth much.**" if typical > QUIET_CORES else ""
+    return f" Other processes used {typical:.2f} cores meanwhile (95th percentile {most:.2f}).{loud}"
 
 
 def _table(head: list[str], body: list[list[str]]) -> str:

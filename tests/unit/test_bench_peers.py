@@ -163,6 +163,13 @@ def test_the_table_has_figures_ratios_settings_and_failures() -> None:
     assert "- Celery · best: ConnectionError: gone – noop (3), echo (3)" in text
 
 
+@pytest.mark.parametrize(("cores", "believed"), [(0.02, True), (1.2, False)])
+def test_the_table_says_when_the_machine_was_not_quiet(cores: float, believed: bool) -> None:
+    text = table.markdown(META, [record | {"others_cores": cores} for record in RECORDS])
+    assert f"Other processes used {cores:.2f} cores" in text
+    assert ("not worth much" not in text) is believed
+
+
 def test_a_cell_tells_failed_from_not_asked_for() -> None:
     celery = figures.rows(RECORDS)["celery", "best"]
     assert table.cell(celery, "echo_mib_per_s") == "failed"

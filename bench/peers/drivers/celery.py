@@ -25,7 +25,7 @@ class Celery(Driver):
         Setting(
             "acks",
             "as best, with task_acks_late and task_reject_on_worker_lost",
-            "runs again: acknowledged after it ran, given back when its process is lost (after 1 h when the whole worker is)",
+            "runs again: acknowledged after it ran, given back when its process is lost (the whole worker: after 1 h)",
         ),
     )
 
