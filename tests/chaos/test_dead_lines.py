@@ -102,7 +102,14 @@ def submitted(house: House, *, group: str, tries: int, **fields: str) -> None:
     call = {"function_id": client.register(functions.double), "payload": serialize(((1,), {})), "group": group}
 
     def listed() -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = requests.get(f"{url}/v1/tasks?group={group}", timeout=WAIT_S).json()["tasks"]
+        answers: list[requests.Response] = []
+
+        def answered() -> bool:  # other connections of the API may have been lost as well, and be found out only now
+            answers.append(requests.get(f"{url}/v1/tasks?group={group}", timeout=WAIT_S))
+            return answers[-1].status_code == 200
+
+        until(answered)
+        found: list[dict[str, Any]] = answers[-1].json()["tasks"]
         return found
 
     for _ in range(tries):
