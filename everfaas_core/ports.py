@@ -245,6 +245,12 @@ class SlotHost(Protocol):
     def offer(self, tasks: Tasks) -> Sequence[FunctionId]:
         """Accept tasks to run; returns functions whose code is missing (their tasks wait for it)."""
 
+    def fence(self, fence_s: float | None, until: float | None = None) -> None:
+        """Have all slots killed whenever this process shows no life for so long, or past `until`; None: never.
+
+        `until` is a monotonic instant, and counts whatever this process does; the next call replaces it.
+        """
+
     def kill(self, attempts: Sequence[Held]) -> None:
         """Stop these attempts; each is reported as CANCELLED (or as it ended, if that came first)."""
 
@@ -296,6 +302,12 @@ class Link(Protocol):
 
     def send(self, worker_id: WorkerId, message: ToWorker) -> None:
         """Send to a worker, or drop the message if it is unknown: its liveness will tell."""
+
+    def fence(self, fence_s: float, until: float | None) -> None:
+        """Bound links: have the slots killed when this process shows no life for so long, or at `until` in any case.
+
+        Called with each renewal of the lease; `until` is None while nobody else could take over. Others do nothing.
+        """
 
     def next_timer(self) -> float | None:
         """Return the monotonic instant at which `receive` has to be called at the latest, or None."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from everfaas_core.ports import Link, SlotHost, Store
     from everfaas_core.registry import Offer
     from everfaas_core.runtime.dispatcher import Dispatcher
-
-FENCE_SHARE: Final = 0.6
-"""Of the lease: a stopped dispatcher's own slots are dead before others may take over their tasks.
-
-The lease is renewed at each third, so that two thirds of it are left in the worst case.
-"""
 
 
 @click.command("dispatcher", cls=RoleCommand, needs=("mode", "strategy", "store", "source"))
@@ -100,6 +94,7 @@ def _link(role: Role, mode: Offer[Mode], dispatcher_id: DispatcherId) -> Link:
     settings = role.settings
 
     def make_slots(slots: int) -> SlotHost:
+        from everfaas_core.runtime.dispatcher import FENCE_SHARE
         from everfaas_core.worker.host import ProcessHost, SlotConfig
 
         config = SlotConfig(slots=slots, path=settings.path, fence_s=settings.lease_s * FENCE_SHARE)

@@ -18,11 +18,12 @@ class Claim(Struct, frozen=True):
 
 
 class StartAttempt(Struct, frozen=True):
-    """Store an attempt as RUNNING; answered by Started."""
+    """Store an attempt as RUNNING; answered by Started. `epoch` is that of the worker's last Hello."""
 
     task_id: TaskId
     attempt: int
     worker_id: WorkerId
+    epoch: int = 0
 
 
 class AdoptAttempt(Struct, frozen=True):

@@ -35,6 +35,10 @@ class Adoption:
         self._orphans.pop(task_id, None)
         self._orphans[task_id] = now + self._grace_s
 
+    def awaited(self) -> list[TaskId]:
+        """Return the claims that wait."""
+        return list(self._orphans)
+
     def found(self, task_id: TaskId) -> None:
         """A claim needs to wait no longer."""
         self._orphans.pop(task_id, None)

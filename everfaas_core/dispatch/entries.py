@@ -42,6 +42,7 @@ class Entry(Struct):
     timeout_s: float | None
     deadline_at: float | None  # by the machine's clock
     worker_id: WorkerId | None = None
+    epoch: int = 0  # ADOPTED: of the worker's Hello under which the attempt was sent, or presented last
     cancelled: bool = False  # a client asked for it
     ended: bool = False  # SETTLING because the worker reported it: it is waiting for our acknowledgement
 

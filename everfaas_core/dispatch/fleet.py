@@ -34,6 +34,7 @@ class Worker(Struct):
     welcomed: bool = False  # since its last Hello; before that it would ignore tasks
     confirmed: bool = False  # it was heard of since it was welcomed: it counts on us, and on nobody else
     unanswered: set[Held] = field(default_factory=set)  # presented, and the store has not said whose they are
+    presented: dict[TaskId, int] = field(default_factory=dict)  # by its last Hello
     unwanted: list[Held] = field(default_factory=list)  # presented and stale: to be killed when it is welcomed
     reachable: bool = True  # False from a failed send until it is heard of again
     attempts: dict[TaskId, int] = field(default_factory=dict)
@@ -81,7 +82,7 @@ class Fleet:
             return max(worker.granted - worker.sent, 0)
         return max(worker.window - worker.load, 0)
 
-    def join(self, now: float, event: Joined) -> Worker:
+    def join(self, now: float, event: Joined, presented: dict[TaskId, int]) -> Worker:
         """Add a worker, or begin a joined one's counts anew after a repeated Hello."""
         worker = self._workers.get(event.worker_id)
         if worker is None:
@@ -90,7 +91,7 @@ class Fleet:
         worker.slots, worker.granted, worker.sent = event.slots, event.granted, 0
         worker.window = event.slots
         worker.host, worker.pid, worker.python, worker.dill = event.host, event.pid, event.python, event.dill
-        worker.epoch = event.epoch
+        worker.epoch, worker.presented = event.epoch, presented
         worker.welcomed = worker.confirmed = False
         worker.unanswered.clear()
         worker.functions.clear()

@@ -58,7 +58,7 @@ class Holding:
         entry.attempt += 1
         entry.worker_id = worker.worker_id
         self.fleet.assign(worker, task.task_id, entry.attempt)
-        self._out.append(do.StartAttempt(task.task_id, entry.attempt, worker.worker_id))
+        self._out.append(do.StartAttempt(task.task_id, entry.attempt, worker.worker_id, worker.epoch))
 
     def _on_accepted(self, now: float, held: Held) -> None:
         entry = self._entry(held, Phase.STARTING)

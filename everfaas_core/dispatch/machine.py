@@ -106,7 +106,7 @@ class Machine(Holding):
                     self._on_cancel(task_id)
             case ev.Adopted(tasks):
                 for adopted in tasks:
-                    self._on_adopted(now, adopted.task, adopted.worker)
+                    self._on_adopted(now, adopted.task, adopted.worker, adopted.epoch)
             case ev.Answered(held, worker_id, epoch, task):
                 self._on_answered(now, held, worker_id, epoch, task)
             case ev.Evicted():
@@ -149,7 +149,9 @@ class Machine(Holding):
             for task_id, attempt in list(known.attempts.items()):
                 if held.get(task_id) != attempt:
                     self._lose(known.worker_id, task_id, attempt, began=False)
-        worker = self.fleet.join(now, event)
+        worker = self.fleet.join(now, event, held)
+        for task_id in self._adoption.awaited():
+            self._miss(worker, self.entries[task_id])
         worker.unwanted = [one for one in event.held if held[one[0]] != one[1] or not self._present(worker, one)]
         self._welcome(worker)
 
@@ -167,6 +169,15 @@ class Machine(Holding):
         if worker.unwanted:
             self._out.append(do.KillAttempts(worker.worker_id, tuple(worker.unwanted)))
             worker.unwanted = []
+
+    def _miss(self, worker: Worker, entry: Entry) -> None:
+        """Give back what was to be sent to a worker before its last Hello, which did not list it: it never began.
+
+        The dispatcher before us died between storing the attempt as RUNNING and sending it.
+        """
+        ours = entry.phase is Phase.ADOPTED and entry.worker_id == worker.worker_id
+        if ours and entry.epoch < worker.epoch and worker.presented.get(entry.task_id) != entry.attempt:
+            self._resolve(entry, Cause.GIVEN_BACK, "never began")
 
     def _present(self, worker: Worker, held: Held) -> bool:
         """Take note that a worker holds an attempt; return False if it is stale."""
@@ -186,7 +197,7 @@ class Machine(Holding):
             self._out.append(do.AdoptAttempt(task_id, attempt, worker.worker_id, worker.epoch))
         return True
 
-    def _on_adopted(self, now: float, task: ClaimedTask, worker_id: WorkerId) -> None:
+    def _on_adopted(self, now: float, task: ClaimedTask, worker_id: WorkerId, epoch: int) -> None:
         """Take over a claim. Its worker was last with the dispatcher that had it, whatever we knew of it before."""
         entry = self.entries.get(task.task_id)
         if entry is not None:
@@ -194,12 +205,14 @@ class Machine(Holding):
                 return
             self._forget(entry)
         entry = entry_of(now, task, Phase.ADOPTED, self.config.default_timeout_s)
-        entry.worker_id = worker_id
+        entry.worker_id, entry.epoch = worker_id, epoch
         self.entries[task.task_id] = entry
         self._adoption.await_worker(now, task.task_id)
         worker = self.fleet.get(worker_id)
-        if worker is not None and worker.confirmed:
-            self._resume_presented(worker)
+        if worker is not None:
+            self._miss(worker, entry)
+            if worker.confirmed:
+                self._resume_presented(worker)
 
     def _is_outdated(self, entry: Entry, task: ClaimedTask) -> bool:
         """Tell whether the store gives us a task whose entry we have from before others had its claim."""

@@ -15,9 +15,7 @@ from typing import Final, NewType
 
 TaskId = NewType("TaskId", str)
 FunctionId = NewType("FunctionId", str)
-WorkerId = NewType(
-    "WorkerId", str
-)  # one process of a worker; each of its Hellos begins a new incarnation, which `epoch` counts
+WorkerId = NewType("WorkerId", str)  # a worker process; each of its Hellos begins an incarnation, by number
 DispatcherId = NewType("DispatcherId", str)
 
 RANDOM_BYTES: Final = 6  # what `task_id` wants as `entropy`

@@ -165,10 +165,14 @@ class ClaimedTask(Struct, frozen=True, kw_only=True):
 
 
 class AdoptedTask(Struct, frozen=True, kw_only=True):
-    """A RUNNING task of a dead dispatcher, now ours: `worker` may still run `task.attempt`, and will present it."""
+    """A RUNNING task of a dead dispatcher, now ours: `worker` may still run `task.attempt`, and will present it.
+
+    `epoch` is that of the worker's Hello under which the attempt was sent, or presented last.
+    """
 
     task: ClaimedTask
     worker: WorkerId
+    epoch: int = 0
 
 
 class Start(Struct, frozen=True, kw_only=True):
@@ -178,6 +182,7 @@ class Start(Struct, frozen=True, kw_only=True):
     attempt: int
     worker: WorkerId
     bound: bool = False  # the worker dies with this dispatcher: nobody will present the attempt
+    epoch: int = 0  # of the worker's Hello: it will be sent under that one, or never
 
 
 class Adopt(Struct, frozen=True, kw_only=True):

@@ -39,8 +39,13 @@ from everfaas_core.wire.messages import EXCUSED_S_MAX, Held, Outcome, Peers, Pul
 STORE_RETRY_S: Final = 0.1
 STORE_RETRY_S_MAX: Final = 1.0
 REPEAT_WARNING_S: Final = 5.0
-BLOCKED_S_MAX: Final = 2.0
-"""How long one exchange with a store that does not answer may take."""
+BOUND_SHARE: Final = 0.9
+"""Of the lease: what runs in our own slots is stopped by then, unless the lease was renewed. The slots' keeper sees to
+it, so that it happens in time even while this process waits for the store, or is stopped."""
+
+FENCE_SHARE: Final = 0.6
+"""Of the lease: our own slots are killed when this process shows no life for so long. The lease is renewed at each
+third, so that two thirds of it are left in the worst case."""
 
 LOOK_AROUND_S: Final = 1.0
 """How often other dispatchers are looked for."""
@@ -224,8 +229,9 @@ class Dispatcher:
         if now >= self._report_at:
             events.append(ev.Rung())
         for _ in range(EXCHANGES_MAX):
-            if self._link.bound and self._machine.entries and self._may_be_inherited(now, BLOCKED_S_MAX):
-                events = self._begin_anew(now)
+            left_s = (1.0 - BOUND_SHARE) * self._config.lease_s
+            if self._link.bound and self._machine.entries and self._may_be_inherited(now, left_s):
+                events = [*self._begin_anew(now), *events]
             mute = self._may_be_inherited(now, EXCUSED_S_MAX - self._config.adoption_s)
             actions = self._machine.step(now, events)
             log_failures(self._log, actions)
@@ -250,6 +256,12 @@ class Dispatcher:
         EXCUSED_S_MAX at the most. Where there are no others, nothing is given away, and an outage stops nobody.
         """
         return self._neighbours.any() and now + ahead_s > self._leased_at + self._config.lease_s
+
+    def _fence(self) -> None:
+        """Have our own slots stopped before others may run their tasks."""
+        lease_s = self._config.lease_s
+        until = self._leased_at + BOUND_SHARE * lease_s if self._neighbours.any() else None
+        self._link.fence(FENCE_SHARE * lease_s, until)
 
     def _begin_anew(self, now: float) -> list[ev.Event]:
         """Stop what runs in our own slots, and go on as another dispatcher: the old one's claims are for its heirs."""
@@ -292,6 +304,7 @@ class Dispatcher:
         if reporting:
             self._leased_at = now
             self._report_at = now + self._config.lease_s / 3
+            self._fence()
             self._announce()
         return self._turns.events(turn, reply)
 

@@ -91,9 +91,9 @@ class Turns:
             match action:
                 case do.Run():
                     runs.setdefault((action.worker_id, action.epoch), []).append(action)
-                case do.StartAttempt(task_id, attempt, worker_id):
+                case do.StartAttempt(task_id, attempt, worker_id, epoch):
                     self.errand.starts.append(
-                        Start(task_id=task_id, attempt=attempt, worker=worker_id, bound=self._bound)
+                        Start(task_id=task_id, attempt=attempt, worker=worker_id, bound=self._bound, epoch=epoch)
                     )
                 case do.AdoptAttempt(task_id, attempt, worker_id, epoch):
                     self.errand.adopts.append(Adopt(task_id=task_id, attempt=attempt, worker=worker_id, epoch=epoch))

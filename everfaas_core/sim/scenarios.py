@@ -89,6 +89,18 @@ _EVERYDAY: Final = (
     Fault(PARTITION, 0.1, 0.2, 1.2),
 )
 
+_EVERYTHING: Final = (
+    *_EVERYDAY,
+    Fault(PARTITION, 0.1, 1.0, 8.0),
+    Fault(DISPATCHER_KILLED, 0.15, 0.1, 5.0),
+    Fault(DISPATCHER_STOPPED, 0.05, 0.5, 8.0),
+    Fault(DISPATCHER_LEAVES, 0.05, 0.1, 3.0),
+    Fault(STORE_REFUSES, 0.05, 0.2, 4.0),
+    Fault(STORE_CUT_OFF, 0.05, 0.5, 8.0),
+)
+_BAD_WEATHER: Final = Weather(delay_s=0.002, spike_share=0.02, spike_s=0.2, echo_share=0.03)
+_BAD_STORE: Final = StoreWeather(request_lost=0.003, reply_lost=0.005)
+
 _ALL: Final = (
     Scenario(name="calm", summary="nothing goes wrong", mix=CALM),
     Scenario(
@@ -216,17 +228,22 @@ _ALL: Final = (
         dispatchers=3,
         workers=12,
         drift=0.01,
-        weather=Weather(delay_s=0.002, spike_share=0.02, spike_s=0.2, echo_share=0.03),
-        store=StoreWeather(request_lost=0.003, reply_lost=0.005),
-        faults=(
-            *_EVERYDAY,
-            Fault(PARTITION, 0.1, 1.0, 8.0),
-            Fault(DISPATCHER_KILLED, 0.15, 0.1, 5.0),
-            Fault(DISPATCHER_STOPPED, 0.05, 0.5, 8.0),
-            Fault(DISPATCHER_LEAVES, 0.05, 0.1, 3.0),
-            Fault(STORE_REFUSES, 0.05, 0.2, 4.0),
-            Fault(STORE_CUT_OFF, 0.05, 0.5, 8.0),
-        ),
+        weather=_BAD_WEATHER,
+        store=_BAD_STORE,
+        faults=_EVERYTHING,
+    ),
+    Scenario(
+        name="everything-long",
+        summary="all of it at once, with tasks longer than every timeout, on one machine",
+        tasks=150,
+        task_s=10.0,
+        dispatchers=3,
+        workers=12,
+        one_machine=True,
+        drift=0.01,
+        weather=_BAD_WEATHER,
+        store=_BAD_STORE,
+        faults=_EVERYTHING,
     ),
     Scenario(
         name="big-fleet",

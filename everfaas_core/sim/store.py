@@ -211,7 +211,7 @@ class SimStore:
             return (row.attempt, row.worker) == (item.attempt, item.worker)
         if item.attempt != row.attempt + 1:
             return False
-        row.attempt, row.worker, row.epoch = item.attempt, item.worker, 0
+        row.attempt, row.worker, row.epoch = item.attempt, item.worker, item.epoch
         self._ledger.started(item.task_id, item.attempt)
         return True
 
@@ -289,7 +289,7 @@ class SimStore:
                     self._release(row)
                     row.worker = worker
                     self._hold(row, me)
-                    adopted.append(AdoptedTask(task=self._describe(row), worker=worker))
+                    adopted.append(AdoptedTask(task=self._describe(row), worker=worker, epoch=row.epoch))
             del self._holders[name]
             self._waiting.pop(name, None)
         return adopted
@@ -300,7 +300,7 @@ class SimStore:
         for task_id in holder.lost_adopted:
             row = self._rows.get(task_id)
             if row is not None and row.owner == me and row.worker is not None:
-                again.append(AdoptedTask(task=self._describe(row), worker=row.worker))
+                again.append(AdoptedTask(task=self._describe(row), worker=row.worker, epoch=row.epoch))
         holder.lost_adopted.clear()
         return again
 

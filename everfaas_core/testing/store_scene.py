@@ -129,9 +129,10 @@ class Scene:
         worker: WorkerId = WORKER,
         *,
         bound: bool = False,
+        epoch: int = 0,
     ) -> bool:
         """Start an attempt."""
-        item = Start(task_id=task, attempt=attempt, worker=worker, bound=bound)
+        item = Start(task_id=task, attempt=attempt, worker=worker, bound=bound, epoch=epoch)
         return self.turn(dispatcher, starts=(item,)).started[0]
 
     def finish(

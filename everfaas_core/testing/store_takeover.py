@@ -34,6 +34,18 @@ class TakeoverContract:
         assert [found.dispatcher_id for found in scene.store.fleet()] == [B]
         assert scene.finish(runs, dispatcher=B)
 
+    def test_an_heir_learns_under_which_hello_an_attempt_was_sent_or_presented_last(self, scene: Scene) -> None:
+        sent, presented = scene.submit(2)
+        scene.claim(2)
+        assert scene.start(sent, epoch=3)
+        assert scene.start(presented, epoch=3)
+        again = Adopt(task_id=presented, attempt=1, worker=WORKER, epoch=5)
+        assert scene.turn(A, adopts=(again,)).adoptions[0] is not None
+        adopted = scene.turn(B, report=report(B), sweep=True, dead=(A,)).adopted
+        assert {item.task.task_id: item.epoch for item in adopted} == {sent: 3, presented: 5}
+        late = Adopt(task_id=sent, attempt=1, worker=WORKER, epoch=2)  # from before it was sent
+        assert scene.turn(C, adopts=(late,)).adoptions == (None,)
+
     def test_to_name_the_dead_is_to_sweep(self, scene: Scene) -> None:
         task = scene.running(bound=True)
         reply = scene.turn(B, dead=(A,))

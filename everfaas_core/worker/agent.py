@@ -46,9 +46,6 @@ class WorkerHost(SlotHost, Protocol):
     def idle(self) -> bool:
         """Tell whether nothing runs, waits to run, or waits to be reported."""
 
-    def fence(self, fence_s: float | None, until: float | None = None) -> None:
-        """Have all slots killed whenever this process shows no life for so long, or past `until`; None: never."""
-
     def unbegun(self) -> Sequence[Held]:
         """Return accepted attempts that no slot has begun, and none will. What comes next is `close`."""
 

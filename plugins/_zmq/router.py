@@ -203,6 +203,9 @@ class RouterLink:
             raise
         return True
 
+    def fence(self, fence_s: float, until: float | None) -> None:
+        """Do nothing: workers fence their slots themselves."""
+
     def next_timer(self) -> float | None:
         """Ask for the next turn at once if something has come in that the descriptor will not tell of again."""
         if self._socket is None:

@@ -81,6 +81,10 @@ class LocalLink:
         elif isinstance(message, Kill):
             self._host.kill(message.items)
 
+    def fence(self, fence_s: float, until: float | None) -> None:
+        """Leave it to the slots' keeper, which is a process of its own."""
+        self._host.fence(fence_s, until)
+
     def next_timer(self) -> float | None:
         """Return when the slots want their next turn."""
         return 0.0 if self._missing else self._host.next_timer()

@@ -54,7 +54,7 @@ class Task:
     charged: int = 0
     owner: DispatcherId | None = None
     worker: WorkerId | None = None
-    adopted: tuple[int, int] = (0, 0)  # the attempt that was adopted last, and the epoch of its worker's Hello
+    adopted: tuple[int, int] = (0, 0)  # the attempt that was sent or adopted last, and the epoch of its worker's Hello
     bound: bool = False
     leased_ms: int = 0
     cancelled: bool = False

@@ -44,7 +44,7 @@ def exchange(tables: Tables, turn: Turn) -> TurnReply:
         end_late(tables)
         tables.expire()
         if not evicted:
-            adopted = [AdoptedTask(task=again.task, worker=again.worker) for again in _held(tables, me, lost.adopted)]
+            adopted = _held(tables, me, lost.adopted)
             adopted += take_over(tables, me, turn.dead)
     claimed: list[ClaimedTask] = []
     if turn.claim > 0 and not evicted:
@@ -140,6 +140,7 @@ def start(tables: Tables, me: DispatcherId, item: Start) -> bool:
     if item.attempt != task.attempt + 1:
         return False
     task.status, task.attempt, task.worker, task.bound = Status.RUNNING, item.attempt, item.worker, item.bound
+    task.adopted = item.attempt, item.epoch
     record = AttemptRecord(attempt=item.attempt, worker=item.worker, leased_ms=task.leased_ms, started_ms=now)
     task.attempts = [*task.attempts[1 - ATTEMPTS_KEPT :], record]
     return True
@@ -254,7 +255,7 @@ def remove(tables: Tables, name: DispatcherId, heir: DispatcherId) -> list[Adopt
         task = tables.tasks[task_id]
         if task.worker is not None and not task.bound:
             tables.hold(task, heir)
-            adopted.append(AdoptedTask(task=tables.describe(task), worker=task.worker))
+            adopted.append(AdoptedTask(task=tables.describe(task), worker=task.worker, epoch=task.adopted[1]))
         elif task.worker is None:
             tables.release(task, Cause.GIVEN_BACK)
             tables.put_back(task, 0)

@@ -20,12 +20,6 @@ local function place_of(owner, id)
   return key
 end
 
--- The epoch under which an attempt was adopted last.
-local function epoch_of(id, attempt)
-  local of, epoch = string.match(call('HGET', P .. 't:' .. id, 'epo') or '', '^(%d+):(%d+)$')
-  return of == attempt and tonumber(epoch) or 0
-end
-
 for i = 5, #ARGV, 4 do
   local id, attempt, worker, epoch = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
   local v = not refused and call('HMGET', P .. 't:' .. id, unpack(HELD)) or {}

@@ -9,7 +9,7 @@
 --   ttl result_ttl_s, and |<group> behind it for a task that has one: what its end has to know, in one field
 --   tmo timeout_s · bof retry_backoff_s · ron retry_on (msgpack) · rof retry_of · dl deadline_ms · due not before, ms · grp group · tag tags (msgpack)
 --   key idempotency key · att last attempt · chg attempts charged · liv '1' while attempt att runs
---   epo attempt:epoch it was adopted under last
+--   epo attempt:epoch of the worker's Hello under which it was sent, or adopted last
 --   own dispatcher that attempt runs under · cxl '1' a cancel was asked for · res result · err error · cau cause
 --   end ended_ms · exp expires_ms · S<n> leased_ms|started_ms|worker · E<n> ended_ms|cause|run_s
 -- f:<function>  hash: n name · p payload · o options (msgpack) · c created_ms · pr max tmo bof ttl ron for its tasks
@@ -230,6 +230,12 @@ local function expire(limit)
     later('ZREM', P .. 'index', id)
     later('ZREM', P .. 'expiry', id)
   end
+end
+
+-- The epoch of its worker's Hello under which an attempt was sent, or adopted last.
+local function epoch_of(id, attempt)
+  local of, epoch = string.match(call('HGET', P .. 't:' .. id, 'epo') or '', '^(%d+):(%d+)$')
+  return of == attempt and tonumber(epoch) or 0
 end
 
 -- What a dispatcher gets of a task it claims or adopts: eleven values.

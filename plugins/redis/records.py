@@ -52,10 +52,10 @@ def one_claimed(row: Sequence[Any]) -> ClaimedTask:
 
 
 def adopted(rows: Sequence[Any]) -> Iterator[AdoptedTask]:
-    """Read tasks, each with its worker in front, from a flat reply."""
-    for i in range(0, len(rows), CLAIMED_VALUES + 1):
-        task = one_claimed(rows[i + 1 : i + 1 + CLAIMED_VALUES])
-        yield AdoptedTask(task=task, worker=WorkerId(rows[i].decode()))
+    """Read tasks, each with its worker and that one's epoch in front, from a flat reply."""
+    for i in range(0, len(rows), CLAIMED_VALUES + 2):
+        task = one_claimed(rows[i + 2 : i + 2 + CLAIMED_VALUES])
+        yield AdoptedTask(task=task, worker=WorkerId(rows[i].decode()), epoch=int(rows[i + 1]))
 
 
 def functions(ids: Sequence[FunctionId], rows: Sequence[Any]) -> list[FunctionRecord | None]:

@@ -3,7 +3,7 @@
 -- ARGV: prefix, dispatcher, turn's number, tag, lease tag, '1' if the last answer under this tag may not have arrived,
 -- limit of each part, bytes_max, then result and error of: a deadline, a lost dispatcher, a cancel; then dispatchers
 -- known to be dead, whatever is left of their lease.
--- Returns {ms until the next delayed task (-1 none), worker and what `describe` gives of each adopted task, …}.
+-- Returns {ms until the next delayed task (-1 none), worker, its epoch and what `describe` gives of each adopted task, …}.
 local DEAD_MAX = 16
 local BACKOFF_MS_MAX = 3600 * 1000
 local D, tag = ARGV[2], 'a' .. ARGV[4] .. ' '
@@ -13,6 +13,7 @@ local rows, bytes = {}, 0
 
 local function adopted(id, worker, v)
   rows[#rows + 1] = worker
+  rows[#rows + 1] = tostring(epoch_of(id, v[3]))
   describe(rows, id, v)
   bytes = bytes + #v[2]
 end

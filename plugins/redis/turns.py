@@ -192,7 +192,7 @@ def _starts(turn: Turn) -> Iterator[Sequence[Any]]:
     for items in _parts(turn.starts):
         arguments: list[Any] = []
         for item in items:
-            arguments += (item.task_id, item.attempt, item.worker, _flag(item.bound))
+            arguments += (item.task_id, item.attempt, item.worker, _flag(item.bound), item.epoch)
         yield arguments
 
 

@@ -105,7 +105,9 @@ def kill_up(home: Path, busy_s: float, mode: str = "pull") -> Kill:
     up.popen.kill()
     up.popen.wait()
     kill = Kill(None, [], [f"{len(family)} processes"])
-    _, left = psutil.wait_procs([one for one in family if one.pid != up.popen.pid], timeout=GONE_S)
+    left = [one for one in family if one.pid != up.popen.pid]
+    while (left := [one for one in left if _runs(one)]) and time.monotonic() < killed + GONE_S:
+        time.sleep(0.005)
     kill.measured_s = float("inf") if left else time.monotonic() - killed
     for one in left:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -117,6 +119,14 @@ def kill_up(home: Path, busy_s: float, mode: str = "pull") -> Kill:
         kill.notes.append(f"socket files left: {left_sockets}")
     load.abandon()
     return kill
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Tell whether a process has not ended. One that has may stay listed until the system's init has looked at it."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _unix_sockets(family: Iterable[psutil.Process]) -> set[Path]:

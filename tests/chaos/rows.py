@@ -198,7 +198,7 @@ def local_dispatcher(scene: Scene, rng: random.Random) -> Kill:
 def one_of_two(scene: Scene, rng: random.Random) -> Kill:
     """One of two dispatchers dies and stays dead: the other takes over what it had, workers included."""
     victim = rng.choice(scene.house.dispatchers)
-    mine = scene.house.workers_of(victim)
+    mine = scene.house.workers_of(victim) or [victim]  # a local one has slots itself
     scene.await_busy(lambda: [pid for one in mine for pid in scene.slot_pids(one)])
     running = scene.executing()
     killed = victim.kill()
@@ -214,7 +214,7 @@ def one_of_two(scene: Scene, rng: random.Random) -> Kill:
 def stopped_one_of_two(scene: Scene, rng: random.Random) -> Kill:
     """One of two dispatchers hangs for longer than its lease: the other takes over, and it is harmless afterwards."""
     victim = rng.choice(scene.house.dispatchers)
-    mine = scene.house.workers_of(victim)
+    mine = scene.house.workers_of(victim) or [victim]  # a local one has slots itself
     scene.await_busy(lambda: [pid for one in mine for pid in scene.slot_pids(one)])
     stopped = victim.freeze(tree=False)
     kill = _worst(scene.recovery_s(scene.unfinished(stopped), stopped))
@@ -277,6 +277,7 @@ SPARE: Final = {
     "modes": ("pull",),
     "workers": 3,
 }  # so that those who are left have slots free for what another has lost
+LOCAL_PAIR: Final = {"modes": ("local", "local"), "slots": 6}
 ROWS: Final = (
     Row("busy-slot", "a busy slot", 0.1, busy_slot, SINGLE, mix=MIX),
     Row("idle-slot", "an idle slot", 0.1, idle_slot, SINGLE, mix=MIX),
@@ -295,6 +296,8 @@ ROWS: Final = (
         stopped_one_of_two,
         {"modes": ("pull", "pull"), "slots": 3},
     ),
+    Row("one-of-two-local", "one of two local dispatchers", 5.0, one_of_two, LOCAL_PAIR),
+    Row("one-of-two-local-stopped", "one of two local dispatchers, SIGSTOPped", 5.0, stopped_one_of_two, LOCAL_PAIR),
     Row("api", "the API", None, api, SINGLE, "ready"),
     Row("store", "the store's server (AOF)", None, store_server, SINGLE, "answers"),
     Row("store-role", "the store, all of it (AOF)", None, store_role, SINGLE, "answers"),

@@ -9,11 +9,10 @@ import pytest
 from .client import MIX
 from .matrix import NAMES, measure
 
-pytestmark = pytest.mark.chaos
-
 GROUPS = 2  # rows of one group run one after another, so that they leave some of the machine to each other
 
 
+@pytest.mark.chaos
 @pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=pytest.mark.xdist_group(f"chaos-{at % GROUPS}")) for at, name in enumerate(NAMES)],

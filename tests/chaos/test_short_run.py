@@ -9,9 +9,8 @@ import pytest
 from . import dispatcher_kills
 from .run import run
 
-pytestmark = pytest.mark.chaos
 
-
+@pytest.mark.chaos
 @pytest.mark.xdist_group("chaos-0")
 def test_twenty_seconds_of_anything(tmp_path: Path) -> None:
     outcome = run(tmp_path, seconds=20.0, seed=20, tasks=300)
@@ -20,6 +19,7 @@ def test_twenty_seconds_of_anything(tmp_path: Path) -> None:
     assert outcome.monkey.counts.total() >= 20
 
 
+@pytest.mark.chaos
 @pytest.mark.xdist_group("chaos-1")
 @pytest.mark.parametrize("mode", ["pull", "push"])
 def test_five_dispatcher_kills(tmp_path: Path, mode: str) -> None:
@@ -28,6 +28,7 @@ def test_five_dispatcher_kills(tmp_path: Path, mode: str) -> None:
     assert tally.verdict.counts["accepted"] > 20
 
 
+@pytest.mark.chaos
 @pytest.mark.xdist_group("chaos-0")
 def test_a_successor_that_comes_late(tmp_path: Path) -> None:
     """A worker may wonder whether its dispatcher is dead or only silent; it is dead, so nothing may run twice."""

@@ -122,3 +122,12 @@ def test_the_picture_is_readable_in_light_and_dark() -> None:
     assert root.find("{http://www.w3.org/2000/svg}title") is not None
     assert "prefers-color-scheme: dark" in path.read_text()
     assert "http" not in re.sub(r'xmlns="[^"]*"', "", path.read_text()), "loads nothing from elsewhere"
+
+
+def test_tests_that_documents_name_exist() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 40
+    for path, name in named:
+        folder = ROOT / "tests" if "/" in path else ROOT / "everfaas_core" / "testing"
+        assert f"def {name}(" in (folder / path).read_text(), f"{path}::{name}"

@@ -10,7 +10,7 @@ from .running import run
 
 SEEDS = range(1, 5)
 
-SLOW = ("long-tasks", "one-machine")
+SLOW = ("long-tasks", "one-machine", "everything-long")
 """Scenarios that found bugs with some seeds only: they get more of them."""
 
 

@@ -231,6 +231,31 @@ class TestMachine:
         assert one.step(0.1, [ev.Adopted((AdoptedTask(task=claimed("a", attempt=1), worker="w"),))]) == []
         assert kinds(one.step(5.1, [])) == ["RequeueAttempt"]
 
+    def test_an_adopted_claim_that_was_never_sent_goes_back_as_soon_as_its_worker_says_hello(self):
+        one = machine(adoption_s=5.0)
+        never_sent = AdoptedTask(task=claimed("a", attempt=1), worker="w", epoch=3)
+        assert one.step(0.0, [ev.Company(False), ev.Adopted((never_sent,))]) == []
+        actions = one.step(0.1, [ev.Joined("w", 1, 1, held=(("b", 1),), epoch=4)])
+        back = next(action for action in actions if isinstance(action, do.RequeueAttempt))
+        assert (back.task_id, back.cause, back.charged) == ("a", Cause.GIVEN_BACK, False)
+
+    def test_an_adopted_claim_that_was_never_sent_goes_back_if_its_worker_is_here_already(self):
+        one = machine(adoption_s=5.0)
+        one.step(0.0, [ev.Company(False), ev.Joined("w", 1, 0, epoch=4)])
+        never_sent = AdoptedTask(task=claimed("a", attempt=1), worker="w", epoch=3)
+        assert kinds(one.step(0.1, [ev.Adopted((never_sent,))])) == ["RequeueAttempt"]
+        later = AdoptedTask(task=claimed("b", attempt=1), worker="w", epoch=5)  # it was elsewhere since: it may hold it
+        assert kinds(one.step(0.2, [ev.Adopted((later,))])) == []
+
+    def test_an_adopted_claim_that_its_worker_presented_is_not_given_back(self):
+        one = machine(adoption_s=5.0)
+        sent = AdoptedTask(task=claimed("a", attempt=1), worker="w", epoch=3)
+        one.step(0.0, [ev.Company(False), ev.Joined("w", 1, 0, held=(("a", 1),), epoch=4)])
+        one.step(0.1, [ev.Adopted((sent,)), ev.Beaten("w", 0)])
+        assert one.step(4.0, [ev.Beaten("w", 0)]) == [do.Pulsed("w")]
+        finish, *_ = one.step(4.1, [ev.Ended("w", (Outcome("a", 1, Cause.OK, b"r"),), 1)])
+        assert finish == do.FinishAttempt("a", 1, Status.COMPLETED, Cause.OK, None)
+
     def test_a_claim_replaces_what_is_left_of_an_older_one(self):
         """Others had the task in between: the store gives out what nobody runs, so our old entry is outdated."""
         one = machine()
