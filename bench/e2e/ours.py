@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import statistics
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ from bench.e2e.usage import all_cpu_s, idle_percent, memory_mb
 from bench.e2e.work import SLOTS, Sizes, spin
 from everfaas_core.cli.api_calls import ApiCalls
 from everfaas_core.cli.bench import percentile
-from everfaas_core.cli.workload import Workload
+from everfaas_core.cli.workload import NONE, Workload
 
 ROOT = Path(__file__).parents[2]
 SETTLE_S = 1.0  # after the first result, before the idle system is looked at
@@ -33,7 +34,7 @@ def measure(mode: str, sizes: Sizes) -> dict[str, float]:
         figures["idle_percent"] = idle_percent(sizes.idle_s)
         figures["idle_mb"] = memory_mb()
         with ApiCalls(url) as api:
-            figures |= _modern(Workload(api, {"spin": spin}), sizes)
+            figures |= _modern(Workload(api, {"spin": spin}, pickle.loads), sizes)
         figures |= _classic(classic, no_op, sizes)
         figures["after_mb"] = memory_mb()
         return figures
@@ -49,7 +50,7 @@ def _modern(work: Workload, sizes: Sizes) -> dict[str, float]:
     before_s = all_cpu_s()
     figures["batch_per_s"] = sizes.tasks / work.batches_s(sizes.tasks)
     figures["cpu_us"] = (all_cpu_s() - before_s) / sizes.tasks * 1e6
-    spins = [((sizes.spin_s,), sizes.spin_s)] * sizes.spins
+    spins = [((sizes.spin_s,), NONE)] * sizes.spins
     figures["cpu_percent"] = 100 * sizes.spins_ideal_s / work.run_s("spin", spins)
     figures["echo_mib_per_s"] = sizes.echoed_mib / work.echoes_s(sizes.echoes, sizes.echo_bytes)
     return figures

@@ -7,7 +7,12 @@ import os
 import time
 from pathlib import Path
 
-from bench.peers.processes import cpu_s, descendants, pss_mb
+from bench.peers.processes import cpu_times, descendants, pss_mb
+
+
+def cpu_s(pids: list[int]) -> float:
+    """Return the CPU seconds used so far by these processes, and by the children that they have waited for."""
+    return sum(one.own_s + one.waited_s for one in cpu_times(pids).values())
 
 
 def all_cpu_s() -> float:

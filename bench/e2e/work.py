@@ -37,18 +37,16 @@ def noop() -> None:
     return None
 
 
-def spin(cpu_s: float) -> float:
+def spin(cpu_s: float) -> None:
     """Use so much CPU time of this process, however long it takes."""
     until = time.process_time() + cpu_s
     while time.process_time() < until:
         pass
-    return cpu_s
 
 
 def echo(blob: bytes) -> bytes:
     return blob
 
 
-def nap(wait_s: float) -> float:
+def nap(wait_s: float) -> None:
     time.sleep(wait_s)
-    return wait_s

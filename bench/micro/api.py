@@ -15,9 +15,9 @@ import dill
 import msgspec
 
 from bench.e2e.system import running
-from bench.e2e.usage import pids_of
+from bench.e2e.usage import cpu_s, pids_of
 from bench.micro.meter import Cost, Meter
-from bench.peers.processes import cpu_s, descendants
+from bench.peers.processes import descendants
 
 TITLE = "API request"
 ONES = 300  # requests of one repetition

@@ -9,8 +9,8 @@ from collections.abc import Collection
 
 import dill
 
+from bench.e2e.usage import cpu_s
 from bench.micro.meter import Cost, Meter
-from bench.peers.processes import cpu_s
 from everfaas_core.model.ids import FunctionId, TaskId
 from everfaas_core.model.states import Cause
 from everfaas_core.runtime.poll import Poller

@@ -112,7 +112,8 @@ def about(chosen: list[System], installed: dict[str, Environment], options: argp
 def write(folder: Path, meta: dict[str, Any], records: list[Record]) -> None:
     """Write all three files. Without matplotlib there is no plot, and that is said."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "peers.json").write_text(json.dumps({"meta": meta, "records": records}, indent=1) + "\n")
+    lines = ",\n".join(json.dumps(record) for record in records)
+    (folder / "peers.json").write_text(f'{{"meta": {json.dumps(meta, indent=1)},\n"records": [\n{lines}\n]}}\n')
     (folder / "peers.md").write_text(table.markdown(meta, records))
     try:
         plot.draw(records, folder / "peers.svg")

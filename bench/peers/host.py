@@ -57,7 +57,7 @@ class Host:
             result = self.driver.roundtrip()
             latencies.append(time.perf_counter() - began)
             check([result], [1])
-        return {"seconds": sum(latencies), "latencies_s": latencies}
+        return {"seconds": sum(latencies), "latencies_s": [round(one, 6) for one in latencies]}
 
     def sleeps(self, count: int, wait_s: float) -> dict[str, Any]:
         began = time.perf_counter()

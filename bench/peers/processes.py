@@ -11,6 +11,7 @@ import ctypes
 import os
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 PR_SET_PDEATHSIG = 1
@@ -49,9 +50,28 @@ def descendants(root: int) -> list[int]:
     return found
 
 
-def cpu_s(pids: list[int]) -> float:
-    """Return the CPU time of these processes, and of the children they have waited for, in seconds."""
-    return sum(_cpu_s(pid) for pid in pids)
+@dataclass(frozen=True)
+class CpuTime:
+    """Of one process, in seconds: its own, and that of the children it has waited for."""
+
+    own_s: float
+    waited_s: float
+
+
+def cpu_times(pids: list[int]) -> dict[int, CpuTime]:
+    return {pid: _cpu_time(pid) for pid in pids}
+
+
+def cpu_used_s(before: dict[int, CpuTime], after: dict[int, CpuTime]) -> float:
+    """Return the CPU time that a tree of processes has used between two looks at it, in seconds.
+
+    A process that ended in between is found in its parent's waited time. Where the parent lets the kernel collect it
+    (Ray does), it is found nowhere: then what is left is the time of those that live, and that is the least it was.
+    """
+    total = sum(one.own_s + one.waited_s for one in after.values())
+    total -= sum(one.own_s + one.waited_s for one in before.values())
+    living = sum(one.own_s - before.get(pid, CpuTime(0.0, 0.0)).own_s for pid, one in after.items())
+    return max(total, living)
 
 
 def machine_cpu_s() -> float:
@@ -86,17 +106,17 @@ def kill_all(root: int) -> None:
         time.sleep(LOOK_AGAIN_S)
 
 
-def _cpu_s(pid: int) -> float:
+def _cpu_time(pid: int) -> CpuTime:
     fields = _stat(pid)
     if not fields:
-        return 0.0
+        return CpuTime(0.0, 0.0)
     utime, stime, waited_utime, waited_stime = (int(field) for field in fields[11:15])
-    own = (utime + stime) / _TICKS_PER_S
+    own_s = (utime + stime) / _TICKS_PER_S
     with contextlib.suppress(OSError, OverflowError):
         # The process's own CPU clock has nanoseconds where /proc has hundredths of a second: a system at rest uses
         # less than that. A zombie has only the latter.
-        own = max(own, time.clock_gettime((~pid << 3) | 2))
-    return own + (waited_utime + waited_stime) / _TICKS_PER_S
+        own_s = max(own_s, time.clock_gettime((~pid << 3) | 2))
+    return CpuTime(own_s, (waited_utime + waited_stime) / _TICKS_PER_S)
 
 
 def _stat(pid: int) -> list[str]:

@@ -81,7 +81,7 @@ class Session:
 
         `others_cores` is what the rest of the machine used meanwhile: a figure is worth something when it is near 0.
         """
-        before, machine, began = processes.cpu_s(processes.descendants(os.getpid())), *_machine()
+        before, machine, began = _everything(), *_machine()
         try:
             assert self._host.stdin is not None
             self._host.stdin.write(json.dumps(step).encode() + b"\n")
@@ -91,7 +91,7 @@ class Session:
         answer: dict[str, Any] = json.loads(self._read_line(step["do"], within_s))
         if "error" in answer:
             raise StepFailed(answer["error"])
-        answer["cpu_s"] = processes.cpu_s(processes.descendants(os.getpid())) - before
+        answer["cpu_s"] = processes.cpu_used_s(before, _everything())
         answer["others_cores"] = _others_cores(answer["cpu_s"], machine, began)
         return answer
 
@@ -99,9 +99,9 @@ class Session:
         """Do nothing; return what the system uses after it has settled, and the memory of its client apart from it."""
         time.sleep(settle_s)
         parts = self._parts()
-        before, machine, began = processes.cpu_s(parts), *_machine()
+        before, machine, began = processes.cpu_times(parts), *_machine()
         time.sleep(seconds)
-        elapsed, used = time.perf_counter() - began, processes.cpu_s(parts) - before
+        elapsed, used = time.perf_counter() - began, processes.cpu_used_s(before, processes.cpu_times(self._parts()))
         return {
             "seconds": elapsed,
             "cpu_percent": 100 * used / elapsed,
@@ -142,6 +142,10 @@ class Session:
             lines = log.read_text(errors="replace").split()
             words += [f"{log.name}: …{' '.join(lines)[-LOG_CHARACTERS_MAX:]}"] if lines else []
         return "; ".join(words) or "no process wrote anything"
+
+
+def _everything() -> dict[int, processes.CpuTime]:
+    return processes.cpu_times(processes.descendants(os.getpid()))
 
 
 def _machine() -> tuple[float, float]:

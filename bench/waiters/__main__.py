@@ -59,22 +59,24 @@ def submit(client: BenchClient, polls: int, streams: int, delay_s: float, wait_s
     return waiters
 
 
-def api_rows(seconds: float) -> list[Row]:
-    """Look at the API processes for so long."""
-    return watch([process for process in descendants() if role_of(process) == "api"], seconds)
+def api_rows(seconds: float, others: set[int]) -> list[Row]:
+    """Look at the API processes for so long; not at those that were there before."""
+    ours = [process for process in descendants() if process.pid not in others and role_of(process) == "api"]
+    return watch(ours, seconds)
 
 
 def measure(polls: int, streams: int, hold_s: float, *, mode: str = "local", processes: int = 1) -> Figures:
     """Run it once."""
     delay_s = OPENING_S + hold_s
     wait_s = delay_s + END_S
+    others = {process.pid for process in descendants()}
     with running(mode, "--processes", str(processes)) as url:
         bench = BenchClient(url)
         bench.call(bench.register(lambda: None, "no_op"))
         probe = Probe(url)
         probe.start()
         time.sleep(CALM_BEFORE_S / 2)
-        api_before = api_rows(CALM_BEFORE_S)
+        api_before = api_rows(CALM_BEFORE_S, others)
         opening_at = time.monotonic()
         clients = submit(bench, polls, streams, delay_s, wait_s)
         due_at = time.monotonic() + delay_s
@@ -84,7 +86,7 @@ def measure(polls: int, streams: int, hold_s: float, *, mode: str = "local", pro
             crowd.attend(max(0.0, opening_at + OPENING_S - time.monotonic()))
             problems = [] if crowd.waiting() == len(clients) else ["some did not wait"]
             hold_at = time.monotonic()
-            api_waiting = api_rows(max(0.5, due_at - 1 - hold_at))
+            api_waiting = api_rows(max(0.5, due_at - 1 - hold_at), others)
             crowd.attend(due_at - time.monotonic())
             crowd.attend(END_S)
             last = max((client.ended_at or due_at + END_S for client in clients), default=due_at)

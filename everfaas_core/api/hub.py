@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
@@ -22,6 +23,12 @@ BACKOFF_MIN_S: Final = 0.1
 BACKOFF_MAX_S: Final = 2.0
 LOOK_S: Final = 5.0  # a look at the subscription even when nothing came: notices a connection that died silently
 JOIN_S: Final = 5.0
+
+CROWD_MIN: Final = 100  # ids
+CROWD_S: Final = 0.02
+CROWD_ENOUGH: Final = 500
+"""Who waits for very many tasks is not woken by the first that ends, but a little later, or by many: each answer has a
+price of its own, and so has each question after it for all that have not ended."""
 
 _log = logging.getLogger(__name__)
 
@@ -44,17 +51,28 @@ class Waiter:
 
     def __init__(self, ids: frozenset[TaskId], lock: threading.Lock, event: Event) -> None:
         self.ids = ids
+        self._enough = 1 if len(ids) < CROWD_MIN else min(CROWD_ENOUGH, len(ids))
         self._lock = lock
         self._ended: set[TaskId] = set()
         self._stale = False
         self._event = event
 
-    def wake(self, ended: TaskId | None) -> None:
-        """Note that a task has ended; None: anything may have. Called by the hub under its lock."""
+    def wake(self, ended: TaskId | None) -> bool:
+        """Note that a task has ended; None: anything may have. Called by the hub under its lock.
+
+        Returns False when it sleeps on, and is to be woken by `rouse` a little later.
+        """
         if ended is None:
             self._stale = True
         else:
             self._ended.add(ended)
+            if len(self._ended) < self._enough:
+                return False
+        self.rouse()
+        return True
+
+    def rouse(self) -> None:
+        """Wake it for what was noted."""
         self._event.set()
 
     def wait(self, timeout_s: float) -> frozenset[TaskId]:
@@ -77,6 +95,7 @@ class Hub:
         self._lock = threading.Lock()
         self._waiters: dict[TaskId, set[Waiter]] = {}
         self._all: set[Waiter] = set()
+        self._late: dict[Waiter, float] = {}  # to be woken at that instant, in order of time
         self._groups: dict[str, Callable[[], None]] = {}
         self._thread: threading.Thread | None = None
         self._wake_reader, self._wake_writer = os.pipe()
@@ -106,6 +125,7 @@ class Hub:
         finally:
             with self._lock:
                 self._all.discard(waiter)
+                self._late.pop(waiter, None)
                 for task_id in waiter.ids:
                     others = self._waiters[task_id]
                     others.discard(waiter)
@@ -200,16 +220,32 @@ class Hub:
                 poller.unregister(watched)
                 watched = watch.fileno()
                 poller.register(watched)
-            poller.wait(LOOK_S)
+            poller.wait(self._wake_late())
+
+    def _wake_late(self) -> float:
+        """Wake those whose time has come; return how long until the next, at most LOOK_S."""
+        with self._lock:
+            now = time.monotonic()
+            while self._late:
+                waiter, due = next(iter(self._late.items()))
+                if due > now:
+                    return min(due - now, LOOK_S)
+                del self._late[waiter]
+                waiter.rouse()
+        return LOOK_S
 
     def _pass_on(self, notices: Iterable[Notice]) -> None:
         for notice in notices:
             if notice.lost:
                 self._wake_all()
+            late_at = time.monotonic() + CROWD_S
             with self._lock:
                 for task_id in notice.ended:
                     for waiter in self._waiters.get(task_id, ()):
-                        waiter.wake(task_id)
+                        if waiter.wake(task_id):
+                            self._late.pop(waiter, None)
+                        else:
+                            self._late.setdefault(waiter, late_at)
                 for group in notice.groups:
                     if group in self._groups:
                         self._groups[group]()

@@ -23,9 +23,7 @@ class ApiSettings:
     header_bytes_max: int = 64 * 1024
     queue_max: int = 10_000_000  # queued tasks; beyond it submits get 429
     allowed_hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")  # the bound address is always allowed, too
-    threads: int = (
-        24  # requests that are worked on at once, fewer than a store has connections; who waits is not counted
-    )
+    threads: int = 16  # requests that are worked on at once; those that wait are not counted
     waiters_max: int = 1000  # requests that wait for tasks at once; each has a thread while it does
     streams_max: int = 100  # group streams at once, apart from those
     connection_limit: int = 2000

@@ -13,9 +13,14 @@ from typing import Final
 from everfaas_core.api.errors import TooManyWaiters
 from everfaas_core.api.hub import Hub, Waiter
 from everfaas_core.api.settings import ApiSettings
+from everfaas_core.model.errors import StoreUnavailable
 from everfaas_core.model.ids import TaskId
 
 REREAD_SPREAD: Final = (0.7, 1.3)
+"""So that a crowd that has come at once does not read the store at once, again and again."""
+
+RETRY_S: Final = 1.0
+"""How soon a long-poll reads again what the store did not answer."""
 
 Read = Callable[[Sequence[TaskId]], bool]
 """Reads some tasks from the store and tells whether there is enough to answer."""
@@ -28,9 +33,7 @@ class Waiting:
         self.hub = hub
         self._settings = settings
         self._clock = clock
-        self._spread = functools.partial(
-            random.uniform, *REREAD_SPREAD
-        )  # so that a crowd that came at once does not read at once
+        self._spread = functools.partial(random.uniform, *REREAD_SPREAD)
         self._polls = threading.BoundedSemaphore(settings.waiters_max)
         self._streams = threading.BoundedSemaphore(settings.streams_max)
 
@@ -74,15 +77,30 @@ class Waiting:
                 self.follow(waiter, bounded_s, read, gone)
 
     def follow(self, waiter: Waiter, bounded_s: float, read: Read, gone: Callable[[], bool]) -> None:
-        """Wait and read for at most `bounded_s`, as somebody who is registered and has a permit."""
+        """Wait and read for at most `bounded_s`, as somebody who is registered and has a permit.
+
+        A store that goes away meanwhile ends nobody's wait: it may be back in time. Raises StoreUnavailable when it is
+        not.
+        """
         deadline = self._clock() + bounded_s
+        failure: StoreUnavailable | None = None
+        owed: frozenset[TaskId] = frozenset()  # what could not be read
         while not self.hub.draining:
             left_s = deadline - self._clock()
             if left_s <= 0:
+                break
+            pause_s = RETRY_S if failure else self._settings.reread_s * self._spread()
+            ids = waiter.wait(min(left_s, pause_s)) | owed
+            try:
+                if read(tuple(ids)):
+                    return
+                failure, owed = None, frozenset()
+            except StoreUnavailable as error:
+                failure, owed = error, ids
+            if gone():
                 return
-            ids = waiter.wait(min(left_s, self._settings.reread_s * self._spread()))
-            if read(tuple(ids)) or gone():
-                return
+        if failure is not None:
+            raise failure
 
 
 @contextmanager

@@ -109,15 +109,15 @@ class SimHost:
             events.append(ev.CodeArrived(tuple([item.function_id for item in tasks.functions])))
         if tasks.items:
             events.append(ev.Offered(tasks.items))
-        self._step(events)
+        self._step(events, heard=False)
         if self._codes.full:
-            self._step([ev.CodeDropped(self._codes.trim(self._machine.in_use()))])
+            self._step([ev.CodeDropped(self._codes.trim(self._machine.in_use()))], heard=False)
         missing, self._missing = self._missing, []
         return missing
 
     def kill(self, attempts: Sequence[Held]) -> None:
         """Stop these attempts."""
-        self._step([ev.KillAsked(tuple(attempts))])
+        self._step([ev.KillAsked(tuple(attempts))], heard=False)
 
     def turn(self) -> Sequence[Outcome]:
         """Do what is due, and return what has ended."""
@@ -140,7 +140,7 @@ class SimHost:
 
     def drain(self) -> None:
         """Begin nothing more."""
-        self._step([ev.Drained()])
+        self._step([ev.Drained()], heard=False)
 
     def idle(self) -> bool:
         """Tell whether nothing runs or waits."""
@@ -166,13 +166,12 @@ class SimHost:
 
     # ── carrying out ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _step(self, events: Iterable[ev.Event]) -> None:
+    def _step(self, events: Iterable[ev.Event], *, heard: bool = True) -> None:
         if self._closed:
             return
-        actions = self._machine.step(self._local(), events)
-        while actions:
-            recalled = self._carry_out(actions)
-            actions = self._machine.step(self._local(), recalled) if recalled else []
+        actions = self._machine.step(self._local(), events, heard=heard)
+        while recalled := self._carry_out(actions):
+            actions = self._machine.step(self._local(), recalled, heard=heard)
 
     def _carry_out(self, actions: Iterable[do.Action]) -> list[ev.Event]:
         recalled: list[ev.Event] = []

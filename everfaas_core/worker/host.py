@@ -111,15 +111,16 @@ class ProcessHost:
             events.append(ev.CodeArrived(tuple(item.function_id for item in tasks.functions)))
         if tasks.items:
             events.append(ev.Offered(tasks.items))
-        self._step(self._clock(), events)
+        self._step(self._clock(), events, heard=False)
         if self._codes.full:
-            self._step(self._clock(), [ev.CodeDropped(self._codes.trim(self._machine.in_use()))])
+            dropped = self._codes.trim(self._machine.in_use())
+            self._step(self._clock(), [ev.CodeDropped(dropped)], heard=False)
         missing, self._missing = self._missing, []
         return missing
 
     def kill(self, attempts: Sequence[Held]) -> None:
         """Stop these attempts. Unknown ones are ignored."""
-        self._step(self._clock(), [ev.KillAsked(tuple(attempts))])
+        self._step(self._clock(), [ev.KillAsked(tuple(attempts))], heard=False)
 
     def running(self) -> Sequence[Held]:
         """Return all attempts accepted and not yet reported."""
@@ -162,7 +163,7 @@ class ProcessHost:
 
     def drain(self) -> None:
         """Begin nothing more; what never began is reported as GIVEN_BACK."""
-        self._step(self._clock(), [ev.Drained()])
+        self._step(self._clock(), [ev.Drained()], heard=False)
 
     def idle(self) -> bool:
         """Tell whether nothing runs or waits, but what came too late while draining (see `unbegun`)."""
@@ -287,12 +288,12 @@ class ProcessHost:
 
     # ── doing ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _step(self, now: float, events: Iterable[ev.Event]) -> None:
+    def _step(self, now: float, events: Iterable[ev.Event], *, heard: bool = True) -> None:
         if self._closed:
             return
-        actions = self._machine.step(now, events)
-        while actions:
-            actions = self._machine.step(now, recalled) if (recalled := self._carry_out(actions)) else []
+        actions = self._machine.step(now, events, heard=heard)
+        while recalled := self._carry_out(actions):
+            actions = self._machine.step(now, recalled, heard=heard)
 
     def _carry_out(self, actions: Iterable[do.Action]) -> list[ev.Event]:
         """Do what the machine wants; return what it has to hear before anything else."""

@@ -90,13 +90,17 @@ class Machine:
             times.append(self._fed_at + WAITED_S_MAX)
         return min(times, default=None)
 
-    def step(self, now: float, events: Iterable[ev.Event]) -> list[do.Action]:
-        """Take in what has happened, and return what is to be done, in order."""
+    def step(self, now: float, events: Iterable[ev.Event], *, heard: bool = True) -> list[do.Action]:
+        """Take in what has happened, and return what is to be done, in order.
+
+        `heard`: all that slots have said by now has been told. Otherwise nothing is concluded from their silence.
+        """
         if not self._waiting:
             self._fed_at = now
         for event in events:
             self._take(now, event)
-        self._pass_time(now)
+        if heard:
+            self._pass_time(now)
         self._place(now)
         self._note_credit(now)
         # Last, so that what is counted as taken back are the last ones of the queue as it is when that is told.
@@ -217,8 +221,6 @@ class Machine:
 
     def _on_recalled(self, slot: SlotState, count: int) -> None:
         """Let others have what a slot did not come to."""
-        if slot.phase is not Phase.LIVE:
-            return  # its death ends all that it has
         self._put_back([slot.queue.pop() for _ in range(count)][::-1])
         if len(slot.queue) != 1:
             slot.due = None  # it has begun none, or the next one already: then the first one's outcome is on its way
@@ -335,7 +337,7 @@ class Machine:
             self._behind[older] = newer
 
     def _heed_cancel(self, slot: SlotState) -> None:
-        if slot.phase is Phase.LIVE and slot.queue and held(slot.queue[0]) in self._cancelled:
+        if slot.queue and held(slot.queue[0]) in self._cancelled:
             self._end_current(slot, Cause.CANCELLED)
 
     def _end_current(self, slot: SlotState, cause: Cause) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from everfaas_core.api import crew as crew_module
-from everfaas_core.api.crew import KEPT, Crew
+from everfaas_core.api.crew import KEPT, Bell, Crew
 from tests.api.driving import eventually
 
 
@@ -196,3 +196,72 @@ def test_away_means_nothing_to_threads_of_others(crew: Crew) -> None:
         pass
     (job,) = give(crew, lambda: None)
     assert job.done.wait(20)
+
+
+def test_a_bell_wakes_no_more_threads_than_there_are_places(crew: Crew) -> None:
+    bells = [crew.bell() for _ in range(40)]
+    waits, back, leave = threading.Semaphore(0), threading.Semaphore(0), threading.Event()
+    rung: list[bool] = []
+
+    def wait(bell: Bell) -> None:
+        waits.release()
+        rung.append(bell.wait(20))
+        back.release()
+        leave.wait(20)
+
+    jobs = [job for bell in bells for job in give(crew, lambda bell=bell: wait(bell))]
+    for _ in jobs:
+        assert waits.acquire(timeout=20), "all of them wait, with 3 places"
+    eventually(lambda: crew._working == 0)
+    for bell in bells:
+        bell.set()
+    for _ in range(3):
+        assert back.acquire(timeout=20)
+    assert not back.acquire(timeout=0.2)
+    assert len(crew._returning) == 37, "and the others sleep on"
+    leave.set()
+    for job in jobs:
+        assert job.done.wait(20)
+    assert rung == [True] * 40
+
+
+def test_a_bell_that_does_not_ring_in_time_gives_the_place_back(crew: Crew) -> None:
+    bell, seen = crew.bell(), []
+
+    def wait() -> None:
+        seen.append(bell.wait(0.05))
+        seen.append(crew._working)
+        bell.set()
+        seen.append(bell.wait(20))
+        bell.clear()
+        seen.append(bell.wait(0.05))
+
+    (job,) = give(crew, wait)
+    assert job.done.wait(20)
+    assert seen == [False, 1, True, False]
+    eventually(lambda: crew._working == 0)
+
+
+def test_a_bell_rings_for_threads_of_others_too(crew: Crew) -> None:
+    bell = crew.bell()
+    assert not bell.wait(0.01)
+    threading.Timer(0.05, bell.set).start()
+    assert bell.wait(20)
+    assert crew._working == 0
+
+
+def test_bells_that_ring_at_their_last_moment_lose_no_place(crew: Crew) -> None:
+    """The ring and the end of the time meet again and again; each time exactly one place comes back."""
+
+    def wait(bell: Bell) -> None:
+        bell.wait(0.002)
+
+    jobs = []
+    for _ in range(200):
+        bell = crew.bell()
+        jobs += give(crew, lambda bell=bell: wait(bell))
+        threading.Timer(0.002, bell.set).start()
+    for job in jobs:
+        assert job.done.wait(20)
+    eventually(lambda: crew._working == 0)
+    assert not crew._returning

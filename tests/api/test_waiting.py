@@ -11,7 +11,8 @@ import pytest
 import requests
 
 from everfaas_core.api import ApiSettings
-from everfaas_core.api.hub import Hub
+from everfaas_core.api.hub import CROWD_ENOUGH, CROWD_MIN, Hub
+from everfaas_core.model.errors import StoreUnavailable
 from everfaas_core.model.ids import TaskId
 from everfaas_core.ports import Store
 from tests.api.driving import CALL, UNKNOWN_ID, Served, TinyDispatcher, assert_error, assert_fits, eventually, issued_id
@@ -236,3 +237,71 @@ def test_a_waiter_that_leaves_gives_its_place_back(store: Store) -> None:
         eventually(lambda: waiters(api) == 0)
         answer = api.get(f"/result/{task_id}?wait=0.1")
         assert answer.status_code == 200
+
+
+def test_who_waits_for_many_is_woken_by_many_at_once(store: Store) -> None:
+    hub = Hub(store)
+    few = [TaskId(f"f{n}") for n in range(CROWD_MIN - 1)]
+    crowd = [TaskId(f"c{n}") for n in range(CROWD_ENOUGH + 10)]
+    with hub.waiter(few) as small, hub.waiter(crowd) as large:
+        assert small.wake(few[0]), "a few are told of each"
+        assert not any(large.wake(one) for one in crowd[: CROWD_ENOUGH - 1])
+        assert large.wake(crowd[CROWD_ENOUGH]), "and many of many"
+        assert large.wake(None), "what may have been missed counts at once"
+    hub.close()
+
+
+def test_who_waits_for_many_hears_of_the_first_soon(api: Served, dispatcher: TinyDispatcher) -> None:
+    function_id = api.register()
+    ids = [api.execute(function_id) for _ in range(CROWD_MIN)]
+    body = {"task_ids": ids, "wait_s": 50}
+    thread, done = in_background(lambda: requests.post(f"{api.url}/v1/tasks:wait", json=body, timeout=60))
+    eventually(lambda: waiters(api) == 1)
+    time.sleep(0.2)  # until the subscription, which wakes everybody, stands
+    dispatcher.run()
+    ended = time.monotonic()
+    thread.join(30)
+    ((answer, at),) = done
+    assert [task["status"] for task in answer.json()["ended"]] == ["COMPLETED"]
+    assert at - ended < 4  # beneath the slow re-read
+
+
+def test_a_store_that_is_away_for_a_while_ends_no_wait(
+    api: Served, dispatcher: TinyDispatcher, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = api.execute(api.register())
+    failed = threading.Event()
+    real = store.results
+
+    def away(ids: Sequence[TaskId]) -> object:
+        failed.set()
+        raise StoreUnavailable("away")
+
+    thread, done = in_background(lambda: requests.get(f"{api.url}/result/{task_id}?wait=50", timeout=60))
+    eventually(lambda: [waiter._event._waits for waiter in tuple(api.app.extensions["everfaas"].hub._all)] == [True])
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "results", away, raising=False)
+        dispatcher.run()
+        assert failed.wait(20)
+    assert store.results == real
+    thread.join(30)
+    assert done[0][0].json()["status"] == "COMPLETED"
+
+
+def test_a_store_that_stays_away_is_a_503_at_the_end_of_the_wait(
+    store: Store, dispatcher: TinyDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Served(store, ApiSettings(threads=4)) as api:
+        ids = [api.execute(api.register()) for _ in range(2)]
+        thread, done = in_background(
+            lambda: requests.post(f"{api.url}/v1/tasks:wait", json={"task_ids": ids, "wait_s": 1.5}, timeout=60)
+        )
+        eventually(lambda: [one._event._waits for one in tuple(api.app.extensions["everfaas"].hub._all)] == [True])
+
+        def away(_: object) -> object:
+            raise StoreUnavailable("away")
+
+        monkeypatch.setattr(store, "statuses", away, raising=False)
+        dispatcher.run()
+        thread.join(30)
+        assert_error(done[0][0], 503, "store_unavailable")

@@ -192,7 +192,7 @@ def test_none_outlives_a_killed_parent(tmp_path: Path) -> None:
         family = command.family()
         command.signal(signal.SIGKILL)
         until(lambda: not [process for process in family if is_alive(process)])
-        assert port_is_closed(url)
+        until(lambda: port_is_closed(url))  # a dead process's last thread may still hold it for a moment
 
 
 def test_up_with_several_processes(tmp_path: Path) -> None:

@@ -109,6 +109,44 @@ class TestMachine:
         one = machine()
         assert one.step(0.0, [ev.Joined("w", 5000, 5000)])[-1] == do.Claim(CLAIM_MAX)
 
+    def test_by_capacity_it_claims_what_its_workers_want_to_have_at_hand(self):
+        one = machine("capacity")
+        assert one.step(0.0, [ev.Joined("w", 4, 99)])[-1] == do.Claim(4), "its slots, until it says otherwise"
+        one.step(0.1, [ev.Claimed(4, tuple(claimed(f"t{n}") for n in range(4)))])
+        one.step(0.1, [ev.Started(tuple((f"t{n}", 1) for n in range(4)), ())])
+        done = Outcome("t0", 1, Cause.OK, b"r")
+        assert one.step(0.2, [ev.Ended("w", (done,), 99, 20), ev.Rung()])[-1] == do.Claim(17), "it holds three"
+
+    def test_a_window_that_shrinks_takes_nothing_away_and_gives_nothing_more(self):
+        one = machine("capacity")
+        one.step(0.0, [ev.Joined("w", 4, 0)])
+        assert one.step(0.1, [ev.Beaten("w", 0, 6), ev.Claimed(4, tuple(claimed(f"t{n}") for n in range(4)))])
+        one.step(0.1, [ev.Started(tuple((f"t{n}", 1) for n in range(4)), ())])
+        one.step(0.2, [ev.Claimed(2, ()), ev.Beaten("w", 0, 3)])
+        assert kinds(one.step(0.2, [ev.Rung()])) == []
+        outcomes = tuple(Outcome(f"t{n}", 1, Cause.OK, b"r") for n in range(2))
+        assert one.step(0.3, [ev.Ended("w", outcomes, 0, 3), ev.Rung()])[-1] == do.Claim(1)
+
+    def test_a_worker_that_says_nothing_of_its_window_keeps_it(self):
+        one = machine("capacity")
+        one.step(0.0, [ev.Joined("w", 4, 0)])
+        one.step(0.1, [ev.Claimed(4, ()), ev.Beaten("w", 1, 9)])
+        one.step(0.2, [ev.Beaten("w", 5)])
+        assert one.step(0.3, [ev.Rung()]) == [do.Claim(9)]
+
+    def test_a_window_ends_with_the_hello_that_comes_next(self):
+        one = machine("capacity")
+        one.step(0.0, [ev.Joined("w", 4, 0, epoch=1)])
+        one.step(0.1, [ev.Claimed(4, ()), ev.Beaten("w", 0, 9)])
+        one.step(0.2, [ev.Joined("w", 4, 0, epoch=2)])
+        assert one.step(0.3, [ev.Rung()])[-1:] == [do.Claim(4)]
+
+    def test_a_window_is_not_a_grant(self):
+        one = machine("granted")
+        one.step(0.0, [ev.Joined("w", 4, 2)])
+        one.step(0.1, [ev.Claimed(2, ()), ev.Beaten("w", 1, 9)])
+        assert one.step(0.2, [ev.Rung()]) == [do.Claim(2)], "nor does a lower grant, come late, take any away"
+
     def test_an_empty_answer_is_not_asked_again_until_the_bell_rings(self):
         one = machine()
         one.step(0.0, [ev.Joined("w", 4, 4)])

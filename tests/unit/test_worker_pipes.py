@@ -1,4 +1,4 @@
-"""Several quick tasks at a time in a slot: when, how many, and how the others are kept from waiting behind a slow one."""
+"""Several quick tasks at a time in a slot: when, how many, and how none is left waiting behind a slow one."""
 
 from __future__ import annotations
 
@@ -310,6 +310,16 @@ def test_the_wait_begins_when_something_waits() -> None:
     assert reports(machine.step(9.0 + WAITED_S_MAX, [])) == [("t1", Cause.GIVEN_BACK)]
 
 
+def test_nothing_is_concluded_from_the_silence_of_slots_that_were_not_listened_to() -> None:
+    machine = up(1)
+    learn(machine, QUICK_S)
+    machine.step(1.0, [ev.Offered((*tasks(range(4), timeout_s=0.5), task(4)))])
+    assert machine.step(2.0, [ev.Offered((task(5),))], heard=False) == []
+    actions = machine.step(2.0, [ev.SlotSaid(0, ok(task(number), run_s=QUICK_S)) for number in range(4)])
+    assert reports(actions) == [(f"t{number}", Cause.OK) for number in range(4)]
+    assert feeds(actions) == [(0, ["t4", "t5"])]
+
+
 def test_as_long_as_slots_take_tasks_nothing_goes_back() -> None:
     machine = up(1)
     machine.step(1.0, [ev.Offered(tasks(range(20)))])
@@ -534,14 +544,6 @@ def test_all_that_had_begun_unheard_is_lost_and_never_begins_again() -> None:
     actions = machine.step(5.001, [ev.SlotDown(0, "garbled", 3)])
     assert reports(actions) == [("t1", Cause.SLOT_CRASHED), ("t2", Cause.SLOT_CRASHED)]
     assert pipe(machine, 1) == ["t3"]
-
-
-def test_what_is_taken_back_from_a_slot_that_is_being_killed_goes_with_its_death() -> None:
-    machine = filled()
-    machine.step(5.001, [ev.SlotSaid(0, ok(task(9)))])  # it answers for another: it is killed
-    assert machine.step(5.001, [ev.Recalled(0, 2)]) == []
-    assert reports(machine.step(5.002, [ev.SlotDown(0, "killed", 2)])) == [("t1", Cause.SLOT_CRASHED)]
-    assert pipe(machine, 1) == ["t2", "t3"]
 
 
 def test_a_slot_that_lost_the_code_of_all_that_it_has_gets_it_again() -> None:
