@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import time
@@ -114,7 +115,8 @@ def test_tasks_are_found_when_every_trace_of_their_worker_and_dispatcher_is_gone
     system.await_slots(3)
     for process in (system.dispatcher, *system.workers):
         for one in process.family():
-            one.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it died with its parent
+                one.kill()
     store = redis.Redis.from_url(system.store)
     address = system.dispatcher.address.encode()
     mine = [key for key in store.keys("ef:fleet:*") if address in (store.hget(key, "r") or b"")]
