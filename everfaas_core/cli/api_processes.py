@@ -1,7 +1,7 @@
 """API processes that share one listening socket: `--processes N` of `everfaas api` and `everfaas up`.
 
 The socket is made once, by the parent, and inherited. So connections that wait to be accepted belong to all of the
-processes, and none is lost with the one that dies (docs/decisions/0008-one-listening-socket.md).
+processes, and none is lost with the one that dies (docs/decisions/0009-one-listening-socket.md).
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from everfaas_core.embedded.binary import find_binary
 from everfaas_core.embedded.directory import DirectoryLock, SocketPlace, make_private
+from everfaas_core.embedded.flusher import Flusher
 from everfaas_core.model.errors import ConfigError, PortInUse, StoreRefused, StoreUnavailable
 from everfaas_core.runtime.processes import death_signal_setter
 
@@ -25,6 +26,7 @@ LOG_BYTES_MAX: Final = 10 * 1024 * 1024  # of an old log; a longer one is set as
 LOG_TAIL_BYTES: Final = 4096
 
 _LOG: Final = "valkey.log"
+_APPEND_ONLY: Final = "appendonlydir"
 _MALLOC: Final = "glibc.malloc.mmap_threshold=131072:glibc.malloc.trim_threshold=1048576"
 """The bundled server has no allocator of its own, and glibc's default lets large buffers split the heap: with them kept
 out of it, the server stays at 33 MB where it grew to 119 MB in 150,000 tasks, at the same CPU per task."""
@@ -38,6 +40,7 @@ class EmbeddedStore:
 
     `port` None: a unix socket in the data directory. Else: loopback TCP on that port. `fsync` says when the append-only
     file is flushed: "everysec" may lose a second to a power cut (nothing to a crash of any process), "always" nothing.
+    The server writes to the file before it answers, in either case; see `flusher`.
     """
 
     def __init__(self, data_dir: Path | str, *, port: int | None = None, fsync: str = "everysec") -> None:
@@ -48,6 +51,7 @@ class EmbeddedStore:
         self._fsync = fsync
         self._lock = DirectoryLock(self.data_dir)
         self._place: SocketPlace | None = None
+        self._flusher = Flusher(self.data_dir / _APPEND_ONLY) if fsync == "everysec" else None
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -82,6 +86,8 @@ class EmbeddedStore:
                 self._place = SocketPlace(self.data_dir)
             self._process = self._launch(binary, lock)
             self._wait_until_ready(timeout_s)
+            if self._flusher is not None:
+                self._flusher.start()
         except BaseException:
             self.stop()
             raise
@@ -109,6 +115,8 @@ class EmbeddedStore:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+        if self._flusher is not None:
+            self._flusher.stop()
         if self._place is not None:
             self._place.remove()
             self._place = None
@@ -151,7 +159,8 @@ class EmbeddedStore:
             "dir": str(self.data_dir),
             "daemonize": "no",
             "appendonly": "yes",
-            "appendfsync": self._fsync,
+            "appenddirname": _APPEND_ONLY,
+            "appendfsync": "always" if self._fsync == "always" else "no",
             "aof-load-truncated": "yes",  # a tail that a crash cut off is dropped: nothing in it was acknowledged
             "save": "",
             "maxmemory-policy": "noeviction",

@@ -2,7 +2,7 @@
 
 redis-py is not used. It would cost each process that talks to a store 8 MB and a tenth of a second for parts that we do
 without (its client, its cluster, asyncio), and most of the time of a small command
-(docs/decisions/0009-our-own-store-connection.md).
+(docs/decisions/0010-our-own-store-connection.md).
 
 Errors are Python's own: OSError for a connection that can't be made or is lost, TimeoutError (one of them) for silence,
 `ReplyError` for what the server says, `ProtocolError` when what it says is no RESP.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -14,9 +15,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+import redis
 
 from everfaas_core.embedded import EmbeddedStore, default_data_dir
 from everfaas_core.embedded import binary as binary_module
+from everfaas_core.embedded import flusher as flusher_module
+from everfaas_core.embedded.flusher import Flusher
 from everfaas_core.model.errors import ConfigError, PortInUse, StoreRefused, StoreUnavailable
 from everfaas_core.model.ids import FunctionId, TaskId
 from everfaas_core.model.records import FunctionOptions, FunctionRecord, TaskSpec
@@ -224,3 +228,68 @@ def test_the_default_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", "/home/me")
     assert default_data_dir() == Path("/home/me/.local/state/everfaas")
+
+
+# ── flushing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("fsync", "expected"), [("everysec", "no"), ("always", "always")])
+def test_the_server_never_holds_a_write_back(tmp_path: Path, fsync: str, expected: str) -> None:
+    """With `appendfsync everysec` it would, while it flushes: what it has answered would die with its process."""
+    with EmbeddedStore(tmp_path / "data", fsync=fsync) as store:
+        client = redis.Redis(unix_socket_path=str(tmp_path / "data" / "valkey.sock"), decode_responses=True)
+        assert client.config_get("appendfsync") == {"appendfsync": expected}
+        files = tmp_path / "data" / "appendonlydir"
+        for number in range(200):
+            client.set("key", f"value-{number}")
+            assert any(f"value-{number}".encode() in path.read_bytes() for path in files.glob("*.incr.aof"))
+        client.close()
+        assert store.pid is not None
+
+
+def test_what_changes_is_flushed_once_a_second_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fdatasync", lambda fd: flushed.append(os.readlink(f"/proc/self/fd/{fd}")))
+    with EmbeddedStore(tmp_path / "data") as store:
+        submit(store.url)
+        eventually(lambda: any(name.endswith(".incr.aof") for name in flushed))
+        flushed.clear()
+        redis.Redis(unix_socket_path=str(tmp_path / "data" / "valkey.sock")).set("key", "value")
+    assert any(name.endswith(".incr.aof") for name in flushed), "what came last is flushed when it ends"
+
+
+def test_only_what_has_changed_is_flushed_and_files_come_and_go(tmp_path: Path) -> None:
+    synced: list[int] = []
+    flusher = Flusher(tmp_path, sync=synced.append)
+    assert flusher.flush() == 0
+    first, second = tmp_path / "a.1.incr.aof", tmp_path / "a.2.incr.aof"
+    first.write_bytes(b"1")
+    (tmp_path / "a.manifest").write_bytes(b"1")
+    assert [flusher.flush(), flusher.flush()] == [1, 0]
+    first.write_bytes(b"12")
+    second.write_bytes(b"1")
+    assert flusher.flush() == 2
+    first.unlink()
+    assert flusher.flush() == 0
+    assert len(synced) == 3
+
+
+def test_a_disk_that_fails_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    (tmp_path / "a.aof").write_bytes(b"1")
+    flusher = Flusher(tmp_path, every_s=0.01, sync=fail)
+    flusher.start()
+    eventually(lambda: "can't be flushed to disk: Input/output error" in caplog.text)
+    flusher.stop()
+    assert caplog.text.count("can't be flushed") == 1, "and not each time"
+
+
+def test_a_slow_disk_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flusher_module, "SLOW_S", 0.0)
+    (tmp_path / "a.aof").write_bytes(b"1")
+    Flusher(tmp_path, sync=lambda fd: None).flush()
+    assert "the disk is slow" in caplog.text
