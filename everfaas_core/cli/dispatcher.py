@@ -94,7 +94,7 @@ def _link(role: Role, mode: Offer[Mode], dispatcher_id: DispatcherId) -> Link:
     settings = role.settings
 
     def make_slots(slots: int) -> SlotHost:
-        from everfaas_core.runtime.dispatcher import FENCE_SHARE
+        from everfaas_core.runtime.lease import FENCE_SHARE
         from everfaas_core.worker.host import ProcessHost, SlotConfig
 
         config = SlotConfig(slots=slots, path=settings.path, fence_s=settings.lease_s * FENCE_SHARE)

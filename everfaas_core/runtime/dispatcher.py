@@ -27,6 +27,7 @@ from everfaas_core.model.states import Cause
 from everfaas_core.ports import Link, Store, Strategy, TaskSource, Watch
 from everfaas_core.runtime.chronicle import log_failures, log_fleet
 from everfaas_core.runtime.codebook import Codebook
+from everfaas_core.runtime.lease import BOUND_SHARE, FENCE_SHARE, Lease
 from everfaas_core.runtime.neighbours import Neighbours, advertised
 from everfaas_core.runtime.poll import Poller
 from everfaas_core.runtime.processes import this_machine
@@ -39,14 +40,6 @@ from everfaas_core.wire.messages import EXCUSED_S_MAX, Held, Outcome, Peers, Pul
 STORE_RETRY_S: Final = 0.1
 STORE_RETRY_S_MAX: Final = 1.0
 REPEAT_WARNING_S: Final = 5.0
-BOUND_SHARE: Final = 0.9
-"""Of the lease: what runs in our own slots is stopped by then, unless the lease was renewed. The slots' keeper sees to
-it, so that it happens in time even while this process waits for the store, or is stopped."""
-
-FENCE_SHARE: Final = 0.6
-"""Of the lease: our own slots are killed when this process shows no life for so long. The lease is renewed at each
-third, so that two thirds of it are left in the worst case."""
-
 LOOK_AROUND_S: Final = 1.0
 """How often other dispatchers are looked for."""
 
@@ -127,7 +120,7 @@ class Dispatcher:
         self._prepared = False
         self._carried: list[ev.Event] = []  # the store's answers that the machine has not heard yet
         self._report_at = 0.0
-        self._leased_at = clock()  # when the last renewal that succeeded was begun
+        self._lease = Lease(config.lease_s, clock())
         self._store_at = 0.0  # not before this instant, after a failure
         self._gather_until = 0.0
         self._backoff_s = STORE_RETRY_S
@@ -255,13 +248,12 @@ class Dispatcher:
         dispatcher, once they hear no Pulse: heirs wait `adoption_s` for them beyond the lease, and a worker takes
         EXCUSED_S_MAX at the most. Where there are no others, nothing is given away, and an outage stops nobody.
         """
-        return self._neighbours.any() and now + ahead_s > self._leased_at + self._config.lease_s
+        return self._neighbours.any() and self._lease.ends_within(now, ahead_s)
 
     def _fence(self) -> None:
         """Have our own slots stopped before others may run their tasks."""
-        lease_s = self._config.lease_s
-        until = self._leased_at + BOUND_SHARE * lease_s if self._neighbours.any() else None
-        self._link.fence(FENCE_SHARE * lease_s, until)
+        until = self._lease.bound_until if self._neighbours.any() else None
+        self._link.fence(FENCE_SHARE * self._config.lease_s, until)
 
     def _begin_anew(self, now: float) -> list[ev.Event]:
         """Stop what runs in our own slots, and go on as another dispatcher: the old one's claims are for its heirs."""
@@ -269,7 +261,7 @@ class Dispatcher:
         self._config = msgspec.structs.replace(self._config, dispatcher_id=DispatcherId(str(uuid.uuid4())))
         self._neighbours.rename(self._config.dispatcher_id)
         self._turns.forget()
-        self._leased_at = now
+        self._lease.renewed(now)
         return [ev.Evicted(), *self._turns.unclaimed()]
 
     def _exchange(self, now: float, reporting: bool) -> list[ev.Event]:
@@ -302,7 +294,7 @@ class Dispatcher:
         busy = len(turn.finishes) + len(turn.starts) + len(reply.claimed) >= BUSY_MIN
         self._gather_until = self._clock() + GATHER_S if busy else 0.0
         if reporting:
-            self._leased_at = now
+            self._lease.renewed(now)
             self._report_at = now + self._config.lease_s / 3
             self._fence()
             self._announce()
