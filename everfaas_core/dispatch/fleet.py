@@ -63,6 +63,7 @@ class Fleet:
         self._workers: OrderedDict[WorkerId, Worker] = OrderedDict()  # longest unheard first
         self._credit: dict[WorkerId, int] = {}
         self.credit = 0
+        self._ahead = False
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -78,9 +79,18 @@ class Fleet:
         """Return how many tasks this worker will still accept."""
         if worker.draining or not worker.reachable or not worker.welcomed:
             return 0
-        if self._rule == "granted":
-            return max(worker.granted - worker.sent, 0)
-        return max(worker.window - worker.load, 0)
+        credit = worker.granted - worker.sent if self._rule == "granted" else worker.window - worker.load
+        return max(credit if self._ahead else min(credit, worker.slots - worker.load), 0)
+
+    def look_ahead(self, ahead: bool) -> None:
+        """Use all of the credit from now on, or only as much as there are free slots.
+
+        What waits in a worker is RUNNING for all the world: only what is quick may be sent to wait there.
+        """
+        if ahead != self._ahead:
+            self._ahead = ahead
+            for worker in self._workers.values():
+                self._changed(worker)
 
     def join(self, now: float, event: Joined, presented: dict[TaskId, int]) -> Worker:
         """Add a worker, or begin a joined one's counts anew after a repeated Hello."""

@@ -17,7 +17,7 @@ from everfaas_core.dispatch import events as ev
 from everfaas_core.dispatch.adoption import Presented
 from everfaas_core.dispatch.entries import Entry, Phase, entry_of
 from everfaas_core.dispatch.fleet import Worker
-from everfaas_core.dispatch.holding import Holding, MachineConfig
+from everfaas_core.dispatch.holding import QUICK_CLAIMS, Holding, MachineConfig
 from everfaas_core.dispatch.strategy import Strategy
 from everfaas_core.model.ids import TaskId, WorkerId
 from everfaas_core.model.records import ClaimedTask
@@ -297,6 +297,9 @@ class Machine(Holding):
                 entry = None
             if entry is None:
                 self._place(now, task)
+        if count:
+            self._quick_claims += 1
+            self.fleet.look_ahead(self._quick_claims >= QUICK_CLAIMS)
         if count and count >= asked:
             self._look = True
         self._due_at = None if next_due_s is None else now + next_due_s

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from everfaas_core.dispatch.pace import Pace
 from everfaas_core.model.ids import FunctionId
 from everfaas_core.wire.messages import TaskItem
-from everfaas_core.worker.pace import Pace
 from everfaas_core.worker.slot_state import Phase, SlotState
 
 PIPE_MAX: Final = 16

@@ -25,7 +25,7 @@ VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 
 PURE = (
     "model", "dispatch", "wire", "worker/machine.py", "worker/events.py", "worker/actions.py", "worker/slot_state.py",
-    "worker/pace.py", "worker/pipes.py",
+    "worker/pipes.py",
 )  # fmt: skip
 PURE_STANDARD = {
     "__future__", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "hmac", "itertools", "math",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from everfaas_core.dispatch import actions as do
 from everfaas_core.dispatch import events as ev
 from everfaas_core.dispatch.entries import PHASES, Phase, entry_of
+from everfaas_core.dispatch.holding import QUICK_CLAIMS
 from everfaas_core.dispatch.machine import CLAIM_MAX, Machine, MachineConfig
 from everfaas_core.dispatch.retries import BACKOFF_S_MAX, backoff_s, verdict
 from everfaas_core.model.records import AdoptedTask, ClaimedTask
@@ -111,6 +112,9 @@ class TestMachine:
 
     def test_by_capacity_it_claims_what_its_workers_want_to_have_at_hand(self):
         one = machine("capacity")
+        one._pace.ran("f", 0.001)
+        one._quick_claims = QUICK_CLAIMS
+        one.fleet.look_ahead(True)
         assert one.step(0.0, [ev.Joined("w", 4, 99)])[-1] == do.Claim(4), "its slots, until it says otherwise"
         one.step(0.1, [ev.Claimed(4, tuple(claimed(f"t{n}") for n in range(4)))])
         one.step(0.1, [ev.Started(tuple((f"t{n}", 1) for n in range(4)), ())])
@@ -129,6 +133,7 @@ class TestMachine:
 
     def test_a_worker_that_says_nothing_of_its_window_keeps_it(self):
         one = machine("capacity")
+        one.fleet.look_ahead(True)
         one.step(0.0, [ev.Joined("w", 4, 0)])
         one.step(0.1, [ev.Claimed(4, ()), ev.Beaten("w", 1, 9)])
         one.step(0.2, [ev.Beaten("w", 5)])
@@ -140,6 +145,23 @@ class TestMachine:
         one.step(0.1, [ev.Claimed(4, ()), ev.Beaten("w", 0, 9)])
         one.step(0.2, [ev.Joined("w", 4, 0, epoch=2)])
         assert one.step(0.3, [ev.Rung()])[-1:] == [do.Claim(4)]
+
+    def test_only_what_is_known_to_be_quick_is_sent_ahead_of_free_slots(self):
+        """What waits in a worker is RUNNING for all the world."""
+        one = machine("granted")
+        one.step(0.0, [ev.Joined("w", 1, 100)])
+        for number in range(3):  # its pace is not known, then known; and a claim alone proves nothing
+            task = f"t{number}"
+            assert one.step(1.0, [ev.Rung()])[-1:] in ([do.Claim(1)], [])
+            one.step(1.1, [ev.Claimed(1, (claimed(task),))])
+            one.step(1.2, [ev.Started(((task, 1),), ())])
+            one.step(1.3, [ev.Ended("w", (Outcome(task, 1, Cause.OK, b"r", None, 0.001),), 101 + number)])
+            one.step(1.4, [ev.Settled(((task, 1),)), ev.Claimed(1, ())])
+        assert one.step(2.0, [ev.Rung()])[-1] == do.Claim(100), "all of them were quick"
+        slow = ClaimedTask(task_id="s", function_id="slow", payload=b"", attempt=0, charged=0, max_attempts=3)
+        actions = one.step(2.1, [ev.Claimed(100, (claimed("q"), slow))])
+        assert do.StartAttempt("q", 1, "w", 0) in actions
+        assert any(isinstance(one, do.RequeueAttempt) and one.task_id == "s" for one in actions), "it stays QUEUED"
 
     def test_a_window_is_not_a_grant(self):
         one = machine("granted")
