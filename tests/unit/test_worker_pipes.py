@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from msgspec import structs
 
+from everfaas_core.dispatch import pace
 from everfaas_core.dispatch.pace import Pace
 from everfaas_core.model.ids import FunctionId, TaskId
 from everfaas_core.model.states import Cause
 from everfaas_core.wire.messages import TaskItem
 from everfaas_core.worker import actions as do
 from everfaas_core.worker import events as ev
-from everfaas_core.worker import pace
 from everfaas_core.worker.machine import WAITED_S_MAX, Machine
 from everfaas_core.worker.pipes import AHEAD_MAX, AHEAD_S, PIPE_MAX, PIPE_S, RECALL_S
 from tests.unit.machine_kit import F, feeds, key, learn, ok, pipe, reports, task, tasks, up
