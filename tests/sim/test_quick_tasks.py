@@ -72,5 +72,6 @@ def test_a_task_that_was_taken_back_and_runs_all_the_same_is_found(
     seen: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(SimHost, "_recall", staticmethod(lambda process: len(process.pipe)))
-    found = [run("flapping-workers", seed, task_s=0.0003, **CHANGES).violation for seed in SEEDS]
+    seeds = range(1, 21)  # what is taken back and runs all the same must also be begun elsewhere: not in every world
+    found = [run("flapping-workers", seed, task_s=0.0003, **CHANGES).violation for seed in seeds]
     assert any("began a second time" in (text or "") for text in found), found
