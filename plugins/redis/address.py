@@ -19,7 +19,7 @@ _KEEPALIVE_S: Final = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT"
 
 
 class Address(Struct, frozen=True, kw_only=True):
-    """A parsed URL. `shown` has no password in it; `settings` are what a `Connection` is told."""
+    """A parsed URL. `shown` has no password in it; `settings` are redis-py's arguments for a connection."""
 
     scheme: str
     shown: str
@@ -52,7 +52,7 @@ def parse_url(url: str) -> Address:
     else:
         settings |= {"host": parts.hostname or "127.0.0.1", "port": port or 6379}
         settings["db"] = _database(query.pop("db", path.strip("/") or "0"))
-        settings |= {"keepalive": _keepalive(), "tls": parts.scheme == "rediss"}
+        settings |= {"socket_keepalive": True, "socket_keepalive_options": _keepalive()}
         shown = f"{parts.scheme}://{settings['host']}:{settings['port']}/{settings['db']}"
     if parts.scheme == "rediss":
         settings |= {name: query.pop(name) for name in _TLS_OPTIONS & query.keys()}

@@ -1,6 +1,7 @@
 """Connections to one server: a bounded pool, pipelines of script calls, and errors in our own words.
 
-Nothing is repeated by itself: what may be repeated is for those to decide who know what it does.
+redis-py gives us the connection (login, TLS, parsing). Its client and pools are not used: they repeat commands by
+themselves, and cost more per call than a script that handles a hundred tasks.
 """
 
 from __future__ import annotations
@@ -11,18 +12,24 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from msgspec import Struct
+from redis import exceptions
+from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.retry import Retry
 
 from everfaas_core.model.errors import EverfaasError, StoreRefused, StoreUnavailable
 
 from .address import Address
-from .connection import Connection, LoginRefused, ProtocolError, ReplyError
 from .scripts import load_scripts
 
 CONNECTIONS_MAX: Final = 32
 CONNECT_TIMEOUT_S: Final = 1.0
 SOCKET_TIMEOUT_S: Final = 1.5
 POOL_WAIT_S: Final = 0.4  # for a connection that others use; together with a timeout it stays under 2 s
+HEALTH_CHECK_S: Final = 15
+SEND_BYTES: Final = 1024 * 1024  # each piece has a timeout of its own, so that a large batch can't run into one
 
+_CLASSES: Final = {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
 _PASSING: Final = {  # errors that may go away, by the word they begin with, and the remedy
     "MISCONF": "it can't write to its disk: make room there, and see its log",
     "NOREPLICAS": "too few of its replicas are connected: start them, or lower its min-replicas-to-write",
@@ -32,8 +39,11 @@ _PASSING: Final = {  # errors that may go away, by the word they begin with, and
     "READONLY": "it is a read-only replica, perhaps since a failover: --store must name the primary",
     "OOM": "raise its maxmemory, or keep results for less long",
 }
-_LOGIN: Final = ("NOAUTH", "NOPERM", "WRONGPASS")
-_TROUBLE: Final = (ReplyError, ProtocolError, OSError)
+_CLASSES_PASSING: Final = {  # redis-py takes these words away
+    exceptions.MasterDownError: "MASTERDOWN",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.OutOfMemoryError: "OOM",
+}
 _START_HINT: Final = "`everfaas store` starts one; --store URL names another"
 
 
@@ -50,19 +60,22 @@ class Server:
     def __init__(self, address: Address) -> None:
         self.prefix = address.prefix
         self.shown = address.shown
+        self._class: type[Any] = _CLASSES[address.scheme]
         self._settings = address.settings
         self._scripts = load_scripts()
         self._free = threading.BoundedSemaphore(CONNECTIONS_MAX)
         self._lock = threading.Lock()
-        self._idle: list[Connection] = []
+        self._idle: list[Any] = []
         self._closed = threading.Event()
 
-    def connect(self) -> Connection:
+    def connect(self) -> Any:
         """Return a new connection that belongs to the caller. Raises StoreUnavailable or StoreRefused."""
+        connection = self._make()
         try:
-            return Connection(self._settings, connect_s=CONNECT_TIMEOUT_S, reply_s=SOCKET_TIMEOUT_S)
-        except _TROUBLE as error:
+            connection.connect()
+        except (exceptions.RedisError, OSError) as error:
             raise self.explain(error) from error
+        return connection
 
     def load(self) -> None:
         """Make the server know all scripts, so that calls need only name them."""
@@ -81,9 +94,7 @@ class Server:
         """
         named = [("EVALSHA", self._scripts[call.script].sha, 0, self.prefix, *call.arguments) for call in calls]
         replies = self.commands(named)
-        lost = [
-            i for i, reply in enumerate(replies) if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT")
-        ]
+        lost = [i for i, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)]
         if lost:
             whole = [("EVAL", self._scripts[calls[i].script].text, *named[i][2:]) for i in lost]
             for i, reply in zip(lost, self.commands(whole), strict=True):
@@ -93,33 +104,33 @@ class Server:
     def commands(self, commands: Sequence[Sequence[str | bytes | int | float]]) -> list[Any]:
         """Send commands in one pipeline and return their replies; errors of single ones stand among them."""
         with self._borrowed() as connection:
+            packed = _sliced(connection.pack_commands(commands))
             try:
-                connection.send(commands)
-                return [connection.receive() for _ in commands]
-            except _TROUBLE as error:
+                connection.send_packed_command(packed)
+                return [_read(connection) for _ in commands]
+            except (exceptions.RedisError, OSError) as error:
                 self._drop_idle()  # they lead to the same server: the next call tries a fresh one
                 raise self.explain(error) from error
 
     def explain(self, error: Exception) -> EverfaasError:
-        """Turn a connection's error into ours, with a remedy."""
+        """Turn redis-py's error into ours, with a remedy."""
         text = str(error).rstrip(".")
-        if isinstance(error, ProtocolError):
+        if isinstance(error, exceptions.InvalidResponse):
             return StoreRefused(
                 f"what listens at {self.shown} is not a Redis or Valkey server", hint=f"check the port; {_START_HINT}"
             )
-        word = text.partition(" ")[0]
-        if isinstance(error, LoginRefused) or (isinstance(error, ReplyError) and word in _LOGIN):
+        if isinstance(error, exceptions.AuthenticationError | exceptions.NoPermissionError):
             return StoreRefused(
                 f"the store at {self.shown} refused our login: {text}",
                 hint="put the user and password into the URL, redis://USER:PASSWORD@HOST:PORT/0",
             )
-        if isinstance(error, TimeoutError):
+        if isinstance(error, exceptions.TimeoutError | TimeoutError):
             return StoreUnavailable(f"the store at {self.shown} did not answer in time", hint=_START_HINT)
-        if isinstance(error, OSError):
-            reason = error.strerror or text
-            return StoreUnavailable(f"no connection to the store at {self.shown}: {reason}", hint=_START_HINT)
-        if word == "LOADING":
+        if isinstance(error, exceptions.BusyLoadingError):
             return StoreUnavailable(f"the store at {self.shown} is loading its data", hint="it will be there soon")
+        if isinstance(error, exceptions.ConnectionError | OSError):
+            return StoreUnavailable(f"no connection to the store at {self.shown}: {text}", hint=_START_HINT)
+        word = _CLASSES_PASSING.get(type(error)) or text.partition(" ")[0]
         if word == "OOM":
             return StoreUnavailable(f"the store at {self.shown} is out of memory", hint=_PASSING[word])
         if word in _PASSING:
@@ -136,8 +147,18 @@ class Server:
             raise self.explain(reply) from reply
         return reply
 
+    def _make(self) -> Any:
+        return self._class(
+            **self._settings,
+            socket_timeout=SOCKET_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            health_check_interval=HEALTH_CHECK_S,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+
     @contextlib.contextmanager
-    def _borrowed(self) -> Iterator[Connection]:
+    def _borrowed(self) -> Iterator[Any]:
         if self._closed.is_set():
             raise StoreUnavailable("the store was closed", hint="this process is ending")
         if not self._free.acquire(timeout=POOL_WAIT_S):
@@ -145,11 +166,11 @@ class Server:
                 f"all {CONNECTIONS_MAX} connections to the store at {self.shown} are in use", hint="try again"
             )
         try:
-            connection = self._pop_idle() or self.connect()
+            connection = self._pop_idle() or self._make()
             try:
                 yield connection
             except BaseException:
-                connection.close()  # replies may be outstanding
+                connection.disconnect()  # replies may be outstanding
                 raise
             with self._lock:
                 self._idle.append(connection)
@@ -158,20 +179,38 @@ class Server:
         if self._closed.is_set():
             self._drop_idle()
 
-    def _pop_idle(self) -> Connection | None:
+    def _pop_idle(self) -> Any | None:
         """Return a connection that is still good, if there is one; those closed by the server are dropped."""
         while True:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
             if connection is None:
                 return None
-            with contextlib.suppress(*_TROUBLE):
-                if not connection.readable():
+            with contextlib.suppress(exceptions.RedisError, OSError):
+                if not connection.can_read(timeout=0):
                     return connection
-            connection.close()
+            connection.disconnect()
 
     def _drop_idle(self) -> None:
         with self._lock:
             idle, self._idle = self._idle, []
         for connection in idle:
-            connection.close()
+            connection.disconnect()
+
+
+def _read(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except exceptions.ResponseError as error:
+        return error
+
+
+def _sliced(packed: Sequence[bytes]) -> list[bytes | memoryview]:
+    pieces: list[bytes | memoryview] = []
+    for item in packed:
+        if len(item) <= SEND_BYTES:
+            pieces.append(item)
+        else:
+            view = memoryview(item)
+            pieces += [view[start : start + SEND_BYTES] for start in range(0, len(item), SEND_BYTES)]
+    return pieces

@@ -8,15 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
+from redis import exceptions
 
 from everfaas_core.model.errors import EverfaasError, StoreUnavailable
 from everfaas_core.model.ids import TaskId
 from everfaas_core.ports import Notice
 
-from .connection import Connection, ProtocolError, ReplyError
-
 _MESSAGE: Final = b"message"
-_TROUBLE: Final = (ReplyError, ProtocolError, OSError)
 _GROUPS: Final = b"+"  # begins a message that names groups; all others on that channel are ids
 
 _names: Final = msgspec.msgpack.Decoder(tuple[str, ...])
@@ -28,15 +26,13 @@ class RedisWatch:
     `fileno()` is the selector's, which stays the same while connections come and go.
     """
 
-    def __init__(
-        self, connect: Callable[[], Connection], explain: Callable[[Exception], EverfaasError], channel: str
-    ) -> None:
+    def __init__(self, connect: Callable[[], Any], explain: Callable[[Exception], EverfaasError], channel: str) -> None:
         self._connect = connect
         self._explain = explain
         self._channel = channel
         self._is_bell = channel.endswith("work")
         self._selector: Any = selectors.DefaultSelector()  # typed as what need not have a fileno
-        self._connection: Connection | None = None
+        self._connection: Any | None = None
         try:
             self._subscribe()
         except BaseException:
@@ -55,13 +51,11 @@ class RedisWatch:
             return [Notice(lost=True)]
         notices: list[Notice] = []
         try:
-            while self._connection.readable():  # also what the parser has read ahead
-                reply = self._connection.receive()
-                if isinstance(reply, ReplyError):
-                    raise reply
+            while self._connection.can_read(timeout=0):  # also what the parser has read ahead
+                reply = self._connection.read_response()
                 if reply[0] == _MESSAGE:
                     notices.append(self._notice(reply[2]))
-        except _TROUBLE:
+        except (exceptions.RedisError, OSError):
             self._disconnect()
             try:
                 self._subscribe()
@@ -87,14 +81,13 @@ class RedisWatch:
     def _subscribe(self) -> None:
         connection = self._connect()
         try:
-            connection.send([("SUBSCRIBE", self._channel)])
-            reply = connection.receive()
-            if isinstance(reply, ReplyError):
-                raise reply
-            self._selector.register(connection, selectors.EVENT_READ)  # from here on nothing is missed
-        except _TROUBLE as error:
-            connection.close()
+            connection.send_command("SUBSCRIBE", self._channel, check_health=False)
+            connection.read_response()  # from here on nothing is missed
+            self._selector.register(connection._sock, selectors.EVENT_READ)
+        except (exceptions.RedisError, OSError) as error:
+            connection.disconnect()
             raise self._explain(error) from error
+        connection.health_check_interval = 0  # a PING's answer would come among the messages
         self._connection = connection
 
     def _disconnect(self) -> None:
@@ -102,5 +95,9 @@ class RedisWatch:
         if connection is None:
             return
         with contextlib.suppress(KeyError, ValueError, OSError):
-            self._selector.unregister(connection)
-        connection.close()
+            if connection._sock is not None:
+                self._selector.unregister(connection._sock)
+            else:  # redis-py has closed it; the selector only forgets
+                for key in list(self._selector.get_map().values()):
+                    self._selector.unregister(key.fileobj)
+        connection.disconnect()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis._parsers.base import BaseParser
 
 from everfaas_core.embedded import EmbeddedStore
 from everfaas_core.model.errors import EverfaasError, StoreUnavailable
@@ -37,7 +38,6 @@ from everfaas_core.testing.store_scene import (
 from everfaas_plugins import local, round_robin
 from everfaas_plugins.redis import server as server_module
 from everfaas_plugins.redis import turns as turns_module
-from everfaas_plugins.redis.connection import ReplyError
 from everfaas_plugins.redis.scripts import load_scripts
 from everfaas_plugins.redis.store import RedisStore
 
@@ -448,7 +448,7 @@ def test_a_drain_is_forgotten_when_its_worker_is_long_gone(
 )
 def test_what_servers_say_has_a_remedy(text: str, kind: type[EverfaasError], remedy: str) -> None:
     store = RedisStore("redis://127.0.0.1:1/0")
-    found = store._server.explain(ReplyError(text))
+    found = store._server.explain(BaseParser.parse_error(text))
     assert isinstance(found, kind)
     assert remedy in str(found)
     store.close()
