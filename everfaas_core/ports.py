@@ -54,6 +54,7 @@ class Notice(Struct, frozen=True):
     """What a watch heard: ids of tasks that have ended ("ended"), or that a dispatcher should look ("work")."""
 
     ended: tuple[TaskId, ...] = ()
+    told: ResultRecord | None = None  # of the only one in `ended`, if the store likes: then it need not be read
     groups: tuple[str, ...] = ()  # groups in which tasks have ended, perhaps in a notice of their own
     bell: bool = False  # there is something to claim, or to cancel
     lost: bool = False  # notices may have been missed: read the store again

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 from waitress.channel import HTTPChannel
@@ -20,11 +21,13 @@ from waitress.utilities import BadRequest
 
 from everfaas_core.api.errors import ApiError
 from everfaas_core.api.loop import Loop
+from everfaas_core.api.outgoing import OutgoingBytes
 from everfaas_core.api.security import HEADERS, error_bytes
 
 CHUNK_LINE_BYTES_MAX: Final = 4096  # a chunk's size line; waitress itself would buffer one without end
 TRAILER_BYTES_MAX: Final = 16 * 1024
 LINGER_S: Final = 5.0
+JOINED_BYTES_MAX: Final = 64 * 1024  # a first piece up to this size is joined with its header; a larger one not copied
 
 _REMEDIES: Final = {
     413: ("too_large", "the body is larger than the limit", "send less in one request, or raise the limit of the API"),
@@ -89,12 +92,21 @@ class RequestTask(WSGITask):  # type: ignore[misc]  # waitress ships no types
         header: bytes = super().build_response_header()
         return header
 
+    def write(self, data: bytes) -> None:
+        """Send a piece of the answer, the first one together with the header: the client is woken once."""
+        if self.wrote_header or len(data) > JOINED_BYTES_MAX:
+            super().write(data)
+        else:
+            with self.channel.joined():
+                super().write(data)
+
 
 class Connection(HTTPChannel):  # type: ignore[misc]  # waitress ships no types
     """One client's connection."""
 
     will_close: bool
     close_when_flushed: bool
+    _pieces: list[bytes] | None = None  # of an answer's beginning, while they are being joined
     parser_class = Parser
     task_class = RequestTask
     error_task_class = RefusalTask
@@ -171,6 +183,27 @@ class Connection(HTTPChannel):  # type: ignore[misc]  # waitress ships no types
             with contextlib.suppress(OSError):
                 self.socket.shutdown(socket.SHUT_RDWR)
         return bool(super().readable())
+
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[None]:
+        """Send what is written meanwhile in one piece. Called by the thread that answers."""
+        pieces: list[bytes] = []
+        self._pieces = pieces
+        try:
+            yield
+        finally:
+            self._pieces = None
+        self.write_soon(b"".join(pieces))
+
+    def write_soon(self, data: Any) -> int:
+        """Send, or keep to be sent together with what comes next. Raises ClientDisconnected."""
+        if self._pieces is not None:
+            self._pieces.append(data)
+            return len(data)
+        if isinstance(data, bytes) and len(data) > JOINED_BYTES_MAX:
+            data = OutgoingBytes(data)
+        written: int = super().write_soon(data)
+        return written
 
     def _flush_outbufs_below_high_watermark(self) -> None:
         """Wait, in a request's thread, until a slow client has taken enough; without keeping others from theirs."""

@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from everfaas_core.model.errors import StoreUnavailable
 from everfaas_core.model.ids import TaskId
+from everfaas_core.model.records import ResultRecord
 from everfaas_core.ports import Notice, Store, Watch
 from everfaas_core.runtime.poll import Poller
 
@@ -51,13 +52,15 @@ class Waiter:
 
     def __init__(self, ids: frozenset[TaskId], lock: threading.Lock, event: Event) -> None:
         self.ids = ids
+        self.woken = False  # whether the last wait ended before its time
         self._enough = 1 if len(ids) < CROWD_MIN else min(CROWD_ENOUGH, len(ids))
         self._lock = lock
         self._ended: set[TaskId] = set()
+        self.told: ResultRecord | None = None  # of the task that has ended last, if the notice had it
         self._stale = False
         self._event = event
 
-    def wake(self, ended: TaskId | None) -> bool:
+    def wake(self, ended: TaskId | None, told: ResultRecord | None = None) -> bool:
         """Note that a task has ended; None: anything may have. Called by the hub under its lock.
 
         Returns False when it sleeps on, and is to be woken by `rouse` a little later.
@@ -66,6 +69,7 @@ class Waiter:
             self._stale = True
         else:
             self._ended.add(ended)
+            self.told = told
             if len(self._ended) < self._enough:
                 return False
         self.rouse()
@@ -77,7 +81,7 @@ class Waiter:
 
     def wait(self, timeout_s: float) -> frozenset[TaskId]:
         """Wait for a wake-up, at most `timeout_s`; return the ids to read again (all of them if it can't be told)."""
-        self._event.wait(timeout_s)
+        self.woken = self._event.wait(timeout_s)
         with self._lock:
             self._event.clear()
             ids = self.ids if self._stale or not self._ended else frozenset(self._ended)
@@ -242,7 +246,7 @@ class Hub:
             with self._lock:
                 for task_id in notice.ended:
                     for waiter in self._waiters.get(task_id, ()):
-                        if waiter.wake(task_id):
+                        if waiter.wake(task_id, notice.told):
                             self._late.pop(waiter, None)
                         else:
                             self._late.setdefault(waiter, late_at)

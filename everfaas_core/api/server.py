@@ -21,6 +21,7 @@ from everfaas_core.runtime.signals import DRAIN, STOP, StopRequest
 DRAIN_TURN_S: Final = 0.05
 THREADS_JOIN_S: Final = 3
 UNSENT_BYTES: Final = 1024 * 1024  # of a stream that its client does not take; then it is held up
+BODY_BYTES_IN_MEMORY: Final = 16 * 1024 * 1024  # of a request; a longer one comes in by way of a temporary file
 RECEIVE_BYTES: Final = 128 * 1024  # at once; with the 8 KiB of waitress, a large batch takes twice as long to come in
 
 
@@ -57,6 +58,7 @@ class ApiServer:
             connection_limit=settings.connection_limit,
             channel_timeout=settings.channel_timeout_s,
             recv_bytes=RECEIVE_BYTES,
+            inbuf_overflow=BODY_BYTES_IN_MEMORY,
             outbuf_high_watermark=UNSENT_BYTES,
             max_request_body_size=settings.body_bytes_max + 1,  # waitress refuses what is equal to it
             max_request_header_size=settings.header_bytes_max,

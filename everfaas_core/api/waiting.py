@@ -56,10 +56,13 @@ class Waiting:
         with _taken(self._streams) as allowed:
             yield allowed
 
-    def until(self, ids: Sequence[TaskId], wait_s: float, read: Read, gone: Callable[[], bool]) -> None:
+    def until(
+        self, ids: Sequence[TaskId], wait_s: float, read: Read, gone: Callable[[], bool], *, owed: bool = True
+    ) -> None:
         """Read, and go on reading whenever one of `ids` has ended, until `read` is content or the time is over.
 
-        `gone` tells whether the client has left. Raises TooManyWaiters when it would have to wait and may not.
+        `gone` tells whether the client has left. Raises TooManyWaiters when it would have to wait and may not; a client
+        that is not `owed` the wait, because it has not asked for one, gets what there is.
         """
         bounded_s = self.bounded_s(wait_s)
         if bounded_s == 0 or self.hub.draining:
@@ -69,6 +72,10 @@ class Waiting:
             if read(ids):
                 return
             with self.permit() as allowed:
+                if not owed:
+                    if allowed and waiter.wait(bounded_s) and waiter.woken:
+                        read(ids)
+                    return
                 if not allowed:
                     raise TooManyWaiters(
                         "all places for waiting requests are taken",

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from everfaas_core.registry import Registry
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -17,10 +20,17 @@ EXIT_REFUSED: Final = 3
 EXIT_INTERRUPTED: Final = 130
 
 
-def main(arguments: Sequence[str] | None = None, *, command: str | None = None, program: str | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    *,
+    command: str | None = None,
+    program: str | None = None,
+    registry: Registry | None = None,
+) -> int:
     """Run the command line and return its exit status. Never raises, never shows a traceback for an operator's slip.
 
     `command` runs that subcommand directly under the name `program`, which is what `app.py` and its like do.
+    `registry` is for a role that was forked: what its parent has found and loaded already.
     """
     try:
         import click
@@ -32,7 +42,7 @@ def main(arguments: Sequence[str] | None = None, *, command: str | None = None, 
         chosen = everfaas.get_command(click.Context(everfaas), command) if command else everfaas
         assert chosen is not None
         words = list(sys.argv[1:] if arguments is None else arguments)
-        status = chosen.main(words, prog_name=program or "everfaas", standalone_mode=False)
+        status = chosen.main(words, prog_name=program or "everfaas", standalone_mode=False, obj=registry)
     except click.ClickException as error:
         error.show()
         return error.exit_code

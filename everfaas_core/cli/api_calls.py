@@ -18,6 +18,8 @@ URL_VARIABLE: Final = "EVERFAAS_URL"
 TIMEOUT_S: Final = 90.0
 """For one exchange; the longest wait that a server grants is a minute."""
 
+JOINED_BYTES_MAX: Final = 64 * 1024
+
 MSGPACK: Final = "application/msgpack"
 _HEADERS: Final[Mapping[str, str]] = {"Content-Type": MSGPACK, "Accept": MSGPACK}
 
@@ -26,6 +28,35 @@ class ApiFailed(EverfaasError):
     """The API said no, or nothing at all. A command exits with status 1."""
 
     code = "api_failed"
+
+
+class JoinedSends(http.client.HTTPConnection):
+    """Sends a request's header and its body, if that is small, in one piece: the server is woken once."""
+
+    _pieces: list[bytes] | None = None
+
+    def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+        """Send a request. Raises OSError and HTTPException."""
+        self._pieces = []
+        try:
+            super().request(method, url, *args, **kwargs)
+        finally:
+            pieces, self._pieces = self._pieces, None
+        if sum(map(len, pieces)) <= JOINED_BYTES_MAX:
+            pieces = [b"".join(pieces)]
+        for piece in pieces:
+            self.send(piece)
+
+    def send(self, data: Any) -> None:
+        """Send now, or with the rest of the request."""
+        if self._pieces is None:
+            super().send(data)
+        else:
+            self._pieces.append(data)
+
+
+class JoinedTlsSends(JoinedSends, http.client.HTTPSConnection):
+    """The same over TLS."""
 
 
 class ApiCalls:
@@ -41,7 +72,7 @@ class ApiCalls:
             host = port = None
         if not host or parts.scheme not in ("http", "https"):
             raise ConfigError(f"'{self.url}' is not the API's address", hint=f"for example {DEFAULT_URL}")
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        kind = JoinedTlsSends if parts.scheme == "https" else JoinedSends
         self._connection = kind(host, port, timeout=TIMEOUT_S)
         self._prefix = parts.path
 

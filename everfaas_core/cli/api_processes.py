@@ -12,23 +12,27 @@ from collections.abc import Mapping
 from typing import Final
 
 from everfaas_core.cli.children import Child
+from everfaas_core.cli.common_ground import API, SEVERAL_APIS, import_for
 from everfaas_core.cli.role import Role
 from everfaas_core.cli.selection import choose_store
 from everfaas_core.cli.supervisor import STOP_GRACE_S, Supervisor
 from everfaas_core.config.layers import settings_environ
+from everfaas_core.registry import Registry
 from everfaas_core.runtime.listening import listen, url_of
 
 PHASE: Final = 0
 
 
-def api_children(count: int, listener: socket.socket, environ: Mapping[str, str], *, phase: int) -> list[Child]:
+def api_children(
+    count: int, listener: socket.socket, environ: Mapping[str, str], *, phase: int, registry: Registry | None
+) -> list[Child]:
     """Return `count` API processes, not started yet, that will accept from `listener`."""
     fd = listener.fileno()
     arguments = ["api", "--listen-fd", str(fd)]
     if count == 1:
-        return [Child("API", arguments, environ, phase=phase, fds=[fd])]
+        return [Child("API", arguments, environ, phase=phase, fds=[fd], registry=registry)]
     return [
-        Child(f"API {number}", [*arguments, "--number", str(number)], environ, phase=phase, fds=[fd])
+        Child(f"API {number}", [*arguments, "--number", str(number)], environ, phase=phase, fds=[fd], registry=registry)
         for number in range(1, count + 1)
     ]
 
@@ -46,6 +50,7 @@ class ApiProcesses:
             self._listener,
             {**os.environ, **settings_environ(role.settings)},
             phase=PHASE,
+            registry=import_for(role, (*API, *SEVERAL_APIS), store=role.settings.store),
         )
         self._supervisor = Supervisor(
             role.stop,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from typing import TYPE_CHECKING, Final
@@ -11,6 +12,7 @@ import click
 
 from everfaas_core.cli.api_processes import api_children
 from everfaas_core.cli.children import Child
+from everfaas_core.cli.common_ground import API, DISPATCHER, SEVERAL_APIS, SLOTS, WORKER, import_for
 from everfaas_core.cli.options import COMMON, RoleCommand, settings_options
 from everfaas_core.cli.probe import ReadyProbe
 from everfaas_core.cli.role import Role, child_options
@@ -22,6 +24,7 @@ from everfaas_core.runtime.listening import listen, url_of
 
 if TYPE_CHECKING:
     from everfaas_core.embedded import EmbeddedStore
+    from everfaas_core.registry import Registry
 
 API_PHASE: Final = 0  # accepts no more
 DISPATCHER_PHASE: Final = 1  # finishes what runs, gives the rest back
@@ -113,6 +116,7 @@ class System:
             self._store = EmbeddedStore(data, port=None, fsync=role.settings.fsync)
         self._screen = Screen(role.settings, data=data, needs_workers=needs_workers)
         self._environ: dict[str, str] = {}
+        self._registry: Registry | None = None
         self._apis: list[Child] = []
         self._dispatcher: Child | None = None
         self._workers: list[Child] = []
@@ -125,6 +129,7 @@ class System:
             store=self._store,
             on_ready=self._on_ready,
             on_drain=self._on_drain,
+            still=contextlib.nullcontext if self._store is None else self._store.still,
         )
 
     def run(self) -> int:
@@ -136,8 +141,13 @@ class System:
                 self._environ["EVERFAAS_STORE"] = self._store.start()
             if settings.sources["worker_port"] == "default" and settings.workers:
                 self._environ["EVERFAAS_WORKER_PORT"] = "0"  # our own workers are told which one it became
-            self._apis = api_children(settings.processes, self._listener, self._environ, phase=API_PHASE)
-            self._dispatcher = Child("dispatcher", ["dispatcher"], self._environ, phase=DISPATCHER_PHASE)
+            self._registry = self._import()
+            self._apis = api_children(
+                settings.processes, self._listener, self._environ, phase=API_PHASE, registry=self._registry
+            )
+            self._dispatcher = Child(
+                "dispatcher", ["dispatcher"], self._environ, phase=DISPATCHER_PHASE, registry=self._registry
+            )
             self._supervisor.start(self._dispatcher)
             for api in self._apis:
                 self._supervisor.start(api)
@@ -154,6 +164,18 @@ class System:
         if status == 0:
             self._screen.stopped()
         return status
+
+    def _import(self) -> Registry | None:
+        """Import what the roles share; return their registry if they may be forked."""
+        settings = self._role.settings
+        modules = [*DISPATCHER, *API, *(SEVERAL_APIS if settings.processes > 1 else ())]
+        if not self._needs_workers:
+            modules += SLOTS
+        elif settings.workers:
+            modules += [*SLOTS, *WORKER]
+        store = self._environ.get("EVERFAAS_STORE", settings.store)
+        with contextlib.nullcontext() if self._store is None else self._store.still():
+            return import_for(self._role, modules, store=store, answers=self._store is not None, with_mode=True)
 
     def _on_drain(self) -> None:
         self._listener.close()  # else those who come now would wait for an API that has gone
@@ -183,7 +205,7 @@ class System:
         arguments = ["worker", settings.mode, str(settings.slots), self._workers_url]
         environ = {name: value for name, value in self._environ.items() if name != "EVERFAAS_STORE"}
         for number in range(settings.workers):
-            child = Child(f"worker {number + 1}", arguments, environ, phase=WORKER_PHASE)
+            child = Child(f"worker {number + 1}", arguments, environ, phase=WORKER_PHASE, registry=self._registry)
             self._workers.append(child)
             self._supervisor.start(child)
 

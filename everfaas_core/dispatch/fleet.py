@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Literal
+from typing import Final, Literal
 
 from msgspec import Struct, field
 
@@ -12,6 +12,12 @@ from everfaas_core.dispatch.events import Joined
 from everfaas_core.dispatch.strategy import Strategy, WorkerView
 from everfaas_core.model.ids import FunctionId, TaskId, WorkerId
 from everfaas_core.wire.messages import Held
+
+AHEAD_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Bytes of large payloads that a worker is sent before its slots are free for them. A free slot is given any."""
+
+COUNTED_BYTES: Final = 64 * 1024
+"""Smaller payloads are not counted: the number of tasks bounds them."""
 
 CreditRule = Literal["granted", "capacity"]
 
@@ -38,6 +44,7 @@ class Worker(Struct):
     unwanted: list[Held] = field(default_factory=list)  # presented and stale: to be killed when it is welcomed
     reachable: bool = True  # False from a failed send until it is heard of again
     attempts: dict[TaskId, int] = field(default_factory=dict)
+    sizes: dict[TaskId, int] = field(default_factory=dict)  # bytes of the large payloads among them
     functions: set[FunctionId] = field(default_factory=set)  # whose code it has been sent
     host: str = ""
     pid: int = 0
@@ -63,7 +70,8 @@ class Fleet:
         self._workers: OrderedDict[WorkerId, Worker] = OrderedDict()  # longest unheard first
         self._credit: dict[WorkerId, int] = {}
         self.credit = 0
-        self._ahead = False
+        self._held_bytes = 0  # of large payloads
+        self.ahead = False  # tasks are sent to wait in workers, because they are quick
 
     def __len__(self) -> int:
         return len(self._workers)
@@ -80,15 +88,15 @@ class Fleet:
         if worker.draining or not worker.reachable or not worker.welcomed:
             return 0
         credit = worker.granted - worker.sent if self._rule == "granted" else worker.window - worker.load
-        return max(credit if self._ahead else min(credit, worker.slots - worker.load), 0)
+        return max(credit if self.ahead else min(credit, worker.slots - worker.load), 0)
 
     def look_ahead(self, ahead: bool) -> None:
         """Use all of the credit from now on, or only as much as there are free slots.
 
         What waits in a worker is RUNNING for all the world: only what is quick may be sent to wait there.
         """
-        if ahead != self._ahead:
-            self._ahead = ahead
+        if ahead != self.ahead:
+            self.ahead = ahead
             for worker in self._workers.values():
                 self._changed(worker)
 
@@ -134,8 +142,19 @@ class Fleet:
             worker.window = window or worker.window
             self._changed(worker)
 
-    def assign(self, worker: Worker, task_id: TaskId, attempt: int) -> None:
-        """Use one credit of a worker for an attempt."""
+    def room_bytes(self) -> int:
+        """Return how many bytes of large payloads may be sent ahead; less than none when it is too many already."""
+        return AHEAD_BYTES_MAX * len(self._workers) - self._held_bytes
+
+    def free_slots(self) -> int:
+        """Return how many slots have nothing to do, as far as there is credit for them."""
+        return sum(min(self.credit_of(one), max(one.slots - one.load, 0)) for one in self._workers.values())
+
+    def assign(self, worker: Worker, task_id: TaskId, attempt: int, size_bytes: int = 0) -> None:
+        """Use one credit of a worker for an attempt with a payload of so many bytes."""
+        if size_bytes >= COUNTED_BYTES:
+            worker.sizes[task_id] = size_bytes
+            self._held_bytes += size_bytes
         worker.sent += 1
         worker.attempts[task_id] = attempt
         self._changed(worker)
@@ -151,6 +170,8 @@ class Fleet:
         if worker is None or worker.attempts.get(task_id) != attempt:
             return
         del worker.attempts[task_id]
+        if worker.sizes:
+            self._held_bytes -= worker.sizes.pop(task_id, 0)
         if unsent:
             worker.sent -= 1
         self._changed(worker)
@@ -163,6 +184,7 @@ class Fleet:
     def remove(self, worker: Worker) -> None:
         """Forget a worker."""
         del self._workers[worker.worker_id]
+        self._held_bytes -= sum(worker.sizes.values())
         self.credit -= self._credit.pop(worker.worker_id, 0)
         self._strategy.remove(worker.worker_id)
 

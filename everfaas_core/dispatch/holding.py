@@ -21,7 +21,7 @@ from everfaas_core.model.records import ClaimedTask
 from everfaas_core.model.states import ENDS_AS, RETRIED, Cause
 from everfaas_core.wire.messages import Held, Outcome
 
-QUICK_S: Final = 0.01
+QUICK_S: Final = 0.025
 QUICK_CLAIMS: Final = 2
 """Tasks are sent ahead of free slots when so many claims in a row had only functions that are known to be as quick."""
 
@@ -70,7 +70,7 @@ class Holding:
             return
         entry.attempt += 1
         entry.worker_id = worker.worker_id
-        self.fleet.assign(worker, task.task_id, entry.attempt)
+        self.fleet.assign(worker, task.task_id, entry.attempt, len(task.payload))
         self._out.append(do.StartAttempt(task.task_id, entry.attempt, worker.worker_id, worker.epoch))
 
     def _on_accepted(self, now: float, held: Held) -> None:

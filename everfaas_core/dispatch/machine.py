@@ -20,7 +20,7 @@ from everfaas_core.dispatch.fleet import Worker
 from everfaas_core.dispatch.holding import QUICK_CLAIMS, Holding, MachineConfig
 from everfaas_core.dispatch.strategy import Strategy
 from everfaas_core.model.ids import TaskId, WorkerId
-from everfaas_core.model.records import ClaimedTask
+from everfaas_core.model.records import CLAIM_BYTES_MAX, ClaimedTask
 from everfaas_core.model.states import Cause
 from everfaas_core.wire.messages import Held
 
@@ -340,7 +340,12 @@ class Machine(Holding):
                 self._resolve(entry, Cause.WORKER_LOST, f"worker {entry.worker_id} did not come back")
 
     def _claim(self) -> None:
-        if self._look and not self._claiming and not self.draining and self.fleet.credit > 0:
+        if not self._look or self._claiming or self.draining or self.fleet.credit <= 0:
+            return
+        count, bytes_max = min(self.fleet.credit, CLAIM_MAX), self.fleet.room_bytes()
+        if bytes_max <= 0:  # enough large payloads wait in workers: from here on only what can run at once
+            count, bytes_max = min(count, self.fleet.free_slots()), CLAIM_BYTES_MAX
+        if count > 0:
             self._look = False
             self._claiming = True
-            self._out.append(do.Claim(min(self.fleet.credit, CLAIM_MAX)))
+            self._out.append(do.Claim(count, min(bytes_max, CLAIM_BYTES_MAX)))

@@ -247,6 +247,10 @@ class FleetReport(Struct, frozen=True, kw_only=True):
     machine: str = ""  # the kernel and process namespace that `pid` belongs to
 
 
+CLAIM_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Payload bytes of one claim."""
+
+
 class Turn(Struct, frozen=True, kw_only=True):
     """All that one turn of a dispatcher's loop asks of the store: one round trip, whatever it holds.
 
@@ -264,6 +268,7 @@ class Turn(Struct, frozen=True, kw_only=True):
     dead: tuple[DispatcherId, ...] = ()  # known to be dead: sweep their claims now, whatever is left of their lease
     functions: tuple[FunctionId, ...] = ()
     claim: int = 0  # at most so many tasks; when fewer come, the store rings the bell at the next submit
+    claim_bytes: int = CLAIM_BYTES_MAX  # of payloads: the task that comes to so many is the last one of this claim
 
 
 class TurnReply(Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from everfaas_core.model.states import Cause
 from everfaas_core.ports import Link, Store, Strategy, TaskSource, Watch
 from everfaas_core.runtime.chronicle import log_failures, log_fleet
 from everfaas_core.runtime.codebook import Codebook
+from everfaas_core.runtime.gathering import Gathering
 from everfaas_core.runtime.lease import BOUND_SHARE, FENCE_SHARE, Lease
 from everfaas_core.runtime.neighbours import Neighbours, advertised
 from everfaas_core.runtime.poll import Poller
@@ -45,12 +46,6 @@ LOOK_AROUND_S: Final = 1.0
 
 EXCHANGES_MAX: Final = 8
 """Store round trips of one turn, before the links are heard again."""
-
-GATHER_S: Final = 0.003
-GATHER_MAX: Final = 256
-BUSY_MIN: Final = 16
-"""After an exchange for so many tasks the next one waits a little, or for many, so that it is worth its round trip:
-what it costs by itself is more than what a task adds to it. A dispatcher with little to do never waits."""
 
 
 class Starved(EverfaasError):
@@ -122,7 +117,7 @@ class Dispatcher:
         self._report_at = 0.0
         self._lease = Lease(config.lease_s, clock())
         self._store_at = 0.0  # not before this instant, after a failure
-        self._gather_until = 0.0
+        self._gathering = Gathering()
         self._backoff_s = STORE_RETRY_S
         self._warned_at = float("-inf")
         self._started_ms = int(time.time() * 1000)
@@ -167,7 +162,7 @@ class Dispatcher:
             return 0.0
         timers = [max(self._report_at, self._store_at), self._link.next_timer(), self._machine.next_timer()]
         if self._turns.errand:
-            timers.append(max(self._store_at, self._gather_until))
+            timers.append(max(self._store_at, self._gathering.until))
         return max(min(timer for timer in timers if timer is not None) - now, 0.0)
 
     def _close(self) -> None:
@@ -235,7 +230,7 @@ class Dispatcher:
             reporting = now >= self._report_at
             if now < self._store_at or not (self._turns.errand or reporting):
                 return
-            if now < self._gather_until and self._turns.errand.size < GATHER_MAX and not reporting:
+            if self._gathering.waits(now, self._turns.errand.size) and not reporting:
                 return
             events = self._exchange(now, reporting)
             now = self._clock()
@@ -275,6 +270,7 @@ class Dispatcher:
             adopts=tuple(errand.adopts),
             functions=tuple(errand.functions),
             claim=errand.claim,
+            claim_bytes=errand.claim_bytes,
             lease_s=self._config.lease_s,
             report=self._report(now) if reporting else None,
             sweep=reporting,
@@ -291,8 +287,7 @@ class Dispatcher:
             self._warned_at = float("-inf")
         if reply.claimed:
             self._watchdog.fed()
-        busy = len(turn.finishes) + len(turn.starts) + len(reply.claimed) >= BUSY_MIN
-        self._gather_until = self._clock() + GATHER_S if busy else 0.0
+        self._gathering.exchanged(self._clock(), turn, reply, ahead=self._machine.fleet.ahead)
         if reporting:
             self._lease.renewed(now)
             self._report_at = now + self._config.lease_s / 3

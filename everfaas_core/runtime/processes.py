@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import resource
 import signal
@@ -33,6 +34,14 @@ def death_signal_setter(signum: int = signal.SIGKILL, *, parent: int | None = No
             os.kill(os.getpid(), signum)
 
     return set_death_signal
+
+
+def trim_memory() -> None:
+    """Collect garbage, and give freed memory back to the system where the C library can (it keeps most of it)."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def allow_files(wanted: int) -> int:

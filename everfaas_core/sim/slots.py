@@ -89,6 +89,11 @@ class SimHost:
         return self._machine.window
 
     @property
+    def ahead(self) -> bool:
+        """Whether each slot has something to do after its current task: then nothing is urgent."""
+        return self._machine.ahead
+
+    @property
     def accepted(self) -> int:
         """Tasks accepted so far."""
         return self._machine.accepted

@@ -40,6 +40,10 @@ class WorkerHost(SlotHost, Protocol):
     def accepted(self) -> int:
         """Tasks accepted so far."""
 
+    @property
+    def ahead(self) -> bool:
+        """Whether each slot has something to do after its current task."""
+
     def drain(self) -> None:
         """Begin nothing more; report what never began as GIVEN_BACK."""
 

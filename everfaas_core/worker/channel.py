@@ -28,6 +28,10 @@ TOKENS_MAX: Final = 256  # in a slot's pipe; so many are told apart
 READS_PER_TURN: Final = 32
 """Reads of one channel in one turn, so that a stream of results can't keep the worker from its other slots."""
 
+SOCKET_BYTES: Final = 1024 * 1024
+"""What the kernel may hold of a pipe in each direction, if the machine allows so much: a large message then takes few
+turns of the worker, and its slot need not wait for them."""
+
 _COUNT: Final = struct.Struct("<I")
 M = TypeVar("M")
 
@@ -36,6 +40,14 @@ def pack(frames: Sequence[Frame]) -> list[Frame]:
     """Return the parts to send for a message of these frames."""
     lengths = (len(frame) for frame in frames)
     return [struct.pack(f"<I{len(frames)}Q", len(frames), *lengths), *frames]
+
+
+def make_pipe() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends, the worker's and the slot's. Raises OSError."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+    return ends
 
 
 class Inbox(Generic[M]):

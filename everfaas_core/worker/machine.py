@@ -78,6 +78,11 @@ class Machine:
         """Return the functions of all attempts: their code has to stay."""
         return {item.function_id for item in self._items.values()}
 
+    @property
+    def ahead(self) -> bool:
+        """Whether each slot has something to do after its current task: then nothing is urgent."""
+        return len(self._attempts) >= 2 * len(self.slots)
+
     def ready(self) -> bool:
         """Tell whether a slot would run a task at once."""
         return any(slot.phase is Phase.LIVE and not slot.queue for slot in self.slots)
@@ -192,7 +197,7 @@ class Machine:
         fed: dict[int, tuple[list[TaskItem], list[FunctionId]]] = {}
         while self._waiting:
             item = self._waiting[0]
-            slot = self._pipes.choose(now, item.function_id)
+            slot = self._pipes.choose(now, item)
             if slot is None:
                 self._return_if_broken()
                 break

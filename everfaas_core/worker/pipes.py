@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from everfaas_core.dispatch.pace import Pace
-from everfaas_core.model.ids import FunctionId
 from everfaas_core.wire.messages import TaskItem
 from everfaas_core.worker.slot_state import Phase, SlotState
 
@@ -21,11 +20,15 @@ PIPE_MAX: Final = 16
 PIPE_S: Final = 0.002
 """How much work may be in a slot's pipe, by the pace of its functions; a function is fed alone until that is known."""
 
+PIPED_BYTES_MAX: Final = 64 * 1024
+"""A task with a larger payload goes to idle slots only: from a pipe it may be taken back, and is sent in vain then. So
+a pipe holds PIPE_MAX times as much at the most, and one payload of any size."""
+
 RECALL_S: Final = 0.01
 """A task that runs for so long loses those behind it to other slots: they were not to wait for it."""
 
-AHEAD_MAX: Final = 64
-AHEAD_S: Final = 0.02
+AHEAD_MAX: Final = 128
+AHEAD_S: Final = 0.06
 """How many tasks, and how much work, a worker asks for beyond one task a slot, for each slot."""
 
 
@@ -36,12 +39,13 @@ class Pipes:
         self._slots = slots
         self.pace = Pace()
 
-    def choose(self, now: float, function_id: FunctionId) -> SlotState | None:
+    def choose(self, now: float, item: TaskItem) -> SlotState | None:
         """Return an idle slot, if there is one that holds the function, that; else the least filled pipe with room.
 
         An idle slot that had not begun what was taken back from it comes last: perhaps it is stopped, or starved.
         """
-        pace_s = self.pace.of(function_id)
+        function_id = item.function_id
+        pace_s = self.pace.of(function_id) if len(item.payload) <= PIPED_BYTES_MAX else None
         idle: SlotState | None = None
         piped: SlotState | None = None
         silent: SlotState | None = None

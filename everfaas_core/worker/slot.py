@@ -30,8 +30,8 @@ class Slot:
 
     def run(self) -> None:
         """Say that we are up, then answer tasks until the worker is gone."""
-        self._pipe.send(Outcomes((), 0))
         with contextlib.suppress(EOFError, ConnectionError):
+            self._pipe.send(Outcomes((), 0))
             while True:
                 for message in self._pipe.receive():
                     for function in message.functions:

@@ -22,6 +22,7 @@ from everfaas_core.model.records import (
     ClaimedTask,
     FleetReport,
     FunctionRecord,
+    ResultRecord,
     TaskSpec,
     TurnReply,
 )
@@ -232,7 +233,9 @@ class Tables:
             self.last_end = max(self.last_end, int(self._clock() * 1_000_000)) + 1
             task.end_number = self.last_end
             self.groups[group].ended.append((task.end_number, task.task_id))
-        self.notify("ended", Notice(ended=(task.task_id,), groups=() if group is None else (group,)))
+        told = ResultRecord(task_id=task.task_id, status=status, result=result)
+        groups = () if group is None else (group,)
+        self.notify("ended", Notice(ended=(task.task_id,), groups=groups, told=told))
 
     def conclude_cancelled(self, task: Task) -> None:
         """End a task because a client wants it."""

@@ -108,14 +108,15 @@ def task(task_id: TaskId, row: Sequence[Any] | None) -> TaskRecord | None:
     )
 
 
-def group_page(reply: Sequence[Any]) -> GroupPage:
-    """Read a page from the reply of group.lua."""
+def group_page(reply: Sequence[Any], results: Sequence[bytes | None]) -> GroupPage:
+    """Read a page from the reply of group.lua, and its results; None for one whose record was deleted since."""
     cursor, tasks, ended, more = reply[:4]
     found = [
         GroupResult(
             task_id=TaskId(task.decode()), status=Status(status.decode()), result=result, cursor=number.decode()
         )
-        for task, number, status, result in zip(*[iter(reply[4:])] * 4, strict=True)
+        for task, number, status, result in zip(reply[4::4], reply[5::4], reply[6::4], results, strict=True)
+        if result is not None
     ]
     pending = tasks - ended
     return GroupPage(ended=tuple(found), cursor=cursor.decode(), tasks=tasks, pending=pending, more=bool(more))

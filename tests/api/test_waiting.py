@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from everfaas_core.api import ApiSettings
+from everfaas_core.api import ApiSettings, classic
 from everfaas_core.api.hub import CROWD_ENOUGH, CROWD_MIN, Hub
 from everfaas_core.model.errors import StoreUnavailable
 from everfaas_core.model.ids import TaskId
@@ -51,6 +51,42 @@ def test_a_wait_ends_when_the_task_does(api: Served, dispatcher: TinyDispatcher)
     assert answer.json()["result"] != ""
     assert at - ended < 4  # beneath the slow re-read, so it was the wake-up
     assert waiters(api) == 0
+
+
+def test_a_poll_right_after_the_submit_waits_a_moment_for_the_end(
+    api: Served, dispatcher: TinyDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classic, "YOUNG_S", 60.0)
+    monkeypatch.setattr(classic, "GRACE_S", 50.0)
+    task_id = api.execute(api.register())
+    thread, done = in_background(lambda: requests.get(f"{api.url}/result/{task_id}", timeout=60))
+    eventually(lambda: waiters(api) == 1)
+    dispatcher.run()
+    thread.join(30)
+    assert done[0][0].json()["status"] == "COMPLETED"
+
+
+def test_a_poll_of_an_older_task_is_answered_at_once(api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classic, "GRACE_S", 50.0)
+    task_id = api.execute(api.register())
+    time.sleep(2 * classic.YOUNG_S)
+    began = time.monotonic()
+    assert api.get(f"/result/{task_id}").json() == {"task_id": task_id, "status": "QUEUED", "result": ""}
+    assert time.monotonic() - began < 10
+
+
+def test_a_poll_that_has_no_place_to_wait_is_answered_all_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classic, "YOUNG_S", 60.0)
+    monkeypatch.setattr(classic, "GRACE_S", 50.0)
+    with Served(store, ApiSettings(threads=4, waiters_max=1)) as api, ThreadPoolExecutor(1) as pool:
+        task_id = api.execute(api.register())
+        waiting = pool.submit(requests.get, f"{api.url}/result/{task_id}?wait=50", timeout=60)
+        eventually(lambda: waiters(api) == 1)
+        assert api.get(f"/result/{task_id}").json() == {"task_id": task_id, "status": "QUEUED", "result": ""}
+        api.post(f"/v1/tasks/{task_id}/cancel", {})
+        assert waiting.result(30).json()["status"] == "CANCELLED"
 
 
 def test_a_wait_is_over_when_its_time_is(api: Served) -> None:

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from everfaas_core.dispatch import actions as do
 from everfaas_core.dispatch import events as ev
+from everfaas_core.dispatch import fleet
 from everfaas_core.dispatch.entries import PHASES, Phase, entry_of
+from everfaas_core.dispatch.fleet import COUNTED_BYTES
 from everfaas_core.dispatch.holding import QUICK_CLAIMS
 from everfaas_core.dispatch.machine import CLAIM_MAX, Machine, MachineConfig
 from everfaas_core.dispatch.retries import BACKOFF_S_MAX, backoff_s, verdict
@@ -145,6 +147,34 @@ class TestMachine:
         one.step(0.1, [ev.Claimed(4, ()), ev.Beaten("w", 0, 9)])
         one.step(0.2, [ev.Joined("w", 4, 0, epoch=2)])
         assert one.step(0.3, [ev.Rung()])[-1:] == [do.Claim(4)]
+
+    def test_what_is_sent_ahead_is_bounded_in_bytes(self, monkeypatch):
+        """A claim brings no more than there is room for; then only free slots are given something."""
+        monkeypatch.setattr(fleet, "AHEAD_BYTES_MAX", 5 * COUNTED_BYTES)
+        one = machine("granted")
+        one._pace.ran("f", 0.001)
+        one._quick_claims = QUICK_CLAIMS
+        one.fleet.look_ahead(True)
+        room = 5 * COUNTED_BYTES
+        assert one.step(0.0, [ev.Joined("w", 2, 100)])[-1] == do.Claim(100, room)
+        small = [claimed(f"s{n}", payload=bytes(COUNTED_BYTES - 1)) for n in range(5)]
+        large = [claimed(f"t{n}", payload=bytes(COUNTED_BYTES)) for n in range(3)]
+        one.step(0.1, [ev.Claimed(100, (*small, *large))])
+        assert one.step(0.2, [ev.Rung()])[-1:] == [do.Claim(92, 2 * COUNTED_BYTES)], "only large ones are counted"
+        one.step(0.3, [ev.Claimed(92, tuple(claimed(f"u{n}", payload=bytes(COUNTED_BYTES)) for n in range(2)))])
+        assert one.step(0.4, [ev.Rung()])[-1:] != [do.Claim(90)], "no slot is free, and no room is left"
+        assert one.next_timer() == 0.0 + 2.5, "it waits for an end, not in a loop"
+        tasks = [*(f"s{n}" for n in range(5)), "t0", "t1", "t2", "u0"]
+        one.step(0.5, [ev.Started(tuple((task, 1) for task in (*tasks, "u1")), ())])
+        ends = tuple(Outcome(task, 1, Cause.OK, b"r", None, 0.001) for task in tasks)
+        assert one.step(0.6, [ev.Ended("w", ends, 0)])[-1] == do.Claim(90, 4 * COUNTED_BYTES)
+
+    def test_free_slots_are_given_payloads_of_any_size(self, monkeypatch):
+        monkeypatch.setattr(fleet, "AHEAD_BYTES_MAX", 10)
+        one = machine("granted")
+        one.step(0.0, [ev.Joined("w", 3, 3)])
+        one.step(0.1, [ev.Claimed(3, (claimed("t0", payload=bytes(COUNTED_BYTES)),))])
+        assert one.step(0.2, [ev.Rung()])[-1:] == [do.Claim(2)]
 
     def test_only_what_is_known_to_be_quick_is_sent_ahead_of_free_slots(self):
         """What waits in a worker is RUNNING for all the world."""

@@ -186,7 +186,7 @@ def test_what_was_not_begun_when_the_worker_leaves_is_known_and_never_begins(tmp
 
 
 def test_huge_payloads_of_a_quick_function_are_not_sent_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are on their way for longer than a slot may take to begin."""
+    """They are on their way for longer than a slot may take to begin: in its pipe they would be taken back."""
     sent: list[int] = []
     feed = Channel.feed
 
@@ -203,7 +203,7 @@ def test_huge_payloads_of_a_quick_function_are_not_sent_again_and_again(monkeypa
         slots.learn(payload, call(b""))
         outcomes = slots.settle(slots.submit_all(payload, [call(bytes(20_000_000 + one)) for one in range(4)]))
         assert [dill.loads(outcome.result) for outcome in outcomes] == [20_000_000 + one for one in range(4)]
-    assert sum(sent) < 4 * 80_000_000, "each was to be taken back once before each answer, at the most"
+    assert sum(sent) < 81_000_000, "each goes to the slot when that is idle, and once"
 
 
 def test_slots_that_come_and_go_leave_no_descriptor_behind() -> None:

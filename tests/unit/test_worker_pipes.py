@@ -13,7 +13,7 @@ from everfaas_core.wire.messages import TaskItem
 from everfaas_core.worker import actions as do
 from everfaas_core.worker import events as ev
 from everfaas_core.worker.machine import WAITED_S_MAX, Machine
-from everfaas_core.worker.pipes import AHEAD_MAX, AHEAD_S, PIPE_MAX, PIPE_S, RECALL_S
+from everfaas_core.worker.pipes import AHEAD_MAX, AHEAD_S, PIPE_MAX, PIPE_S, PIPED_BYTES_MAX, RECALL_S
 from tests.unit.machine_kit import F, feeds, key, learn, ok, pipe, reports, task, tasks, up
 
 G = FunctionId("g")
@@ -88,6 +88,17 @@ def test_the_quickest_are_limited_by_their_number() -> None:
     learn(machine, 0.0)
     assert PIPE_MAX * pace.LEAST_S < PIPE_S
     assert machine.step(1.0, [ev.Offered(tasks(range(40)))]) == [do.Feed(0, tasks(range(PIPE_MAX)))]
+
+
+def test_a_large_payload_waits_for_an_idle_slot_and_small_ones_travel_behind_it() -> None:
+    machine = up(2)
+    learn(machine, QUICK_S)
+    at_most = structs.replace(task(0), payload=bytes(PIPED_BYTES_MAX))
+    larger = [structs.replace(task(number), payload=bytes(PIPED_BYTES_MAX + 1)) for number in (1, 2, 3)]
+    assert feeds(machine.step(1.0, [ev.Offered((at_most, *larger, task(4)))])) == [(0, ["t0"]), (1, ["t1"])]
+    assert feeds(machine.step(1.0, [ev.SlotSaid(0, ok(at_most, run_s=QUICK_S))])) == [(0, ["t2"])]
+    said = ev.SlotSaid(0, ok(larger[1], run_s=QUICK_S))
+    assert feeds(machine.step(1.0, [said])) == [(0, ["t3", "t4"])]
 
 
 @pytest.mark.parametrize("run_s", [0.6 * PIPE_S, 2 * PIPE_S, 1.0])
