@@ -18,6 +18,10 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 KEPT: Final = 4  # threads that stay, however little there is to do
+RETURNING_MAX: Final = 4
+"""Places that those who return from a wait have at a time. When hundreds wake at once, so few get as much done as more
+would, since they compute, and the server's loop and new requests do not wait long for the interpreter's lock."""
+
 SURPLUS_S: Final = 30.0  # how long another one waits for work before it ends
 
 _log = logging.getLogger(__name__)
@@ -81,6 +85,8 @@ class Bell:
                 if self._waits:
                     self._let_go()
             self._gate.acquire()
+        if self._has_place:
+            self._crew.returned()
         return self._rung
 
     def _let_go(self) -> None:
@@ -106,6 +112,8 @@ class Crew:
         self._idle: list[_Seat] = []  # the last one to sit down is the first to be called, so that the others may leave
         self._threads: dict[int, threading.Thread] = {}
         self._working = 0
+        self._back = 0  # of these, threads that have returned from a wait
+        self._own = threading.local()  # `back`: this thread is one of them
         self._new_next = True  # whose turn it is when both new requests and those who return want a place
         self._closed = False
 
@@ -142,6 +150,7 @@ class Crew:
                 with self._lock:
                     self.find_place(gate)
                 gate.acquire()  # the place comes with it
+                self.returned()
 
     def shutdown(self, cancel_pending: bool = True, timeout: float = 5) -> None:
         """Cancel what has not begun, let the threads end, and wait for them for at most `timeout` seconds."""
@@ -162,20 +171,32 @@ class Crew:
         if self._threads:
             _log.warning("%d requests were still running at the end", len(self._threads))
 
+    def returned(self) -> None:
+        """Take note that this thread has the place of one who returns. Called by it, as soon as it has."""
+        self._own.back = True
+
     # ── places; all under the lock ───────────────────────────────────────────────────────────────────────────────────
 
     def leave_place(self) -> bool:
         """Give this thread's place to others; False: it has none, being a thread of others."""
         if threading.get_ident() not in self._threads:
             return False
-        self._working -= 1
+        self._rise()
         self._fill()
         return True
+
+    def _rise(self) -> None:
+        """Give up this thread's place."""
+        self._working -= 1
+        if getattr(self._own, "back", False):
+            self._own.back = False
+            self._back -= 1
 
     def find_place(self, gate: threading.Lock) -> None:
         """Open the gate of somebody who returns, as soon as there is a place."""
         if self._closed:
             self._working += 1
+            self._back += 1
             gate.release()
             return
         self._returning.append(gate)
@@ -183,11 +204,15 @@ class Crew:
 
     def _fill(self) -> None:
         """Give free places away, in turn to new requests and to those who return: neither makes the other wait long."""
-        while self._working < self._places and (self._queue or self._returning):
-            new = bool(self._queue) and (self._new_next or not self._returning)
+        while self._working < self._places:
+            others = bool(self._returning) and self._back < RETURNING_MAX
+            if not (self._queue or others):
+                return
+            new = bool(self._queue) and (self._new_next or not others)
             self._new_next = not new
             self._working += 1
             if not new:
+                self._back += 1
                 self._returning.popleft().release()
             elif not self._call(self._queue[0]):
                 self._working -= 1
@@ -228,7 +253,7 @@ class Crew:
     def _next(self, seat: _Seat) -> Work | None:
         """Give the place up and wait for work; None: end."""
         with self._lock:
-            self._working -= 1
+            self._rise()
             seat.work = None
             if self._closed:
                 del self._threads[threading.get_ident()]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from everfaas_core.api import crew as crew_module
-from everfaas_core.api.crew import KEPT, Bell, Crew
+from everfaas_core.api.crew import KEPT, RETURNING_MAX, Bell, Crew
 from tests.api.driving import eventually
 
 
@@ -119,6 +119,31 @@ def test_new_work_and_those_who_return_take_turns() -> None:
     for job in jobs:
         assert job.done.wait(20)
     assert order[:10].count("new") == 5, order
+    crew.shutdown()
+
+
+def test_those_who_return_have_a_few_places_at_a_time_and_leave_the_others_to_new_ones() -> None:
+    crew = Crew(3 * RETURNING_MAX)
+    wake, hold = threading.Event(), threading.Event()
+    working: list[int] = []
+
+    def wait_and_work() -> None:
+        with crew.away():
+            wake.wait(20)
+        working.append(1)
+        hold.wait(20)
+
+    jobs = give(crew, wait_and_work, 5 * RETURNING_MAX)
+    eventually(lambda: crew._working == 0 and crew.threads == len(jobs))
+    wake.set()
+    eventually(lambda: len(working) == RETURNING_MAX and len(crew._returning) == len(jobs) - RETURNING_MAX)
+    (new,) = give(crew, lambda: None)
+    assert new.done.wait(20), "there is a place for it"
+    assert len(working) == RETURNING_MAX
+    hold.set()
+    for job in jobs:
+        assert job.done.wait(20)
+    eventually(lambda: crew._working == crew._back == 0)
     crew.shutdown()
 
 
