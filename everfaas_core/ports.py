@@ -17,6 +17,7 @@ from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
 from everfaas_core.model.records import (
     FleetReport,
     FunctionRecord,
+    GroupPage,
     ResultRecord,
     TaskFilter,
     TaskPage,
@@ -53,6 +54,8 @@ class Notice(Struct, frozen=True):
     """What a watch heard: ids of tasks that have ended ("ended"), or that a dispatcher should look ("work")."""
 
     ended: tuple[TaskId, ...] = ()
+    told: ResultRecord | None = None  # of the only one in `ended`, if the store likes: then it need not be read
+    groups: tuple[str, ...] = ()  # groups in which tasks have ended, perhaps in a notice of their own
     bell: bool = False  # there is something to claim, or to cancel
     lost: bool = False  # notices may have been missed: read the store again
 
@@ -131,6 +134,17 @@ class Store(Protocol):
 
     def list_tasks(self, where: TaskFilter, cursor: str | None, limit: int) -> TaskPage:
         """Return up to `limit` tasks that match, newest first. A page may be short and still have a cursor."""
+
+    def group_results(
+        self, group: str, cursor: str | None, limit: int, *, bytes_max: int, with_results: bool = True
+    ) -> GroupPage:
+        """Return up to `limit` tasks of a group that ended after `cursor` (None: all), in the order of their ends.
+
+        Page after page gives each once, whatever ends meanwhile; a task that ends later comes later, also when the
+        group was empty or expired before, or the store was restarted or flushed. A page stops when its results reach
+        `bytes_max`, and has one at least. Without `with_results` they are b"". Raises ValueError for a cursor that is
+        none of its own.
+        """
 
     def cancel(self, ids: Sequence[TaskId]) -> Sequence[str | None]:
         """Cancel queued tasks at once; mark RUNNING ones and ring the bell. Returns each status after the call.
@@ -218,6 +232,10 @@ class SlotHost(Protocol):
     @property
     def granted(self) -> int:
         """Cumulative credit: tasks accepted so far plus tasks that could be accepted now."""
+
+    @property
+    def window(self) -> int:
+        """Tasks that it wants to have at hand now: one a slot, and more while tasks are quick. May fall."""
 
     def start(self, selector: Selector) -> None:
         """Start the slots' processes and register their descriptors."""

@@ -80,6 +80,8 @@ def role_of(process: psutil.Process) -> str:
     words = process.cmdline()
     if any("valkey" in word for word in words[:1]):
         return "store"
+    if words[:1] == ["everfaas"]:  # forked by `everfaas up`
+        return words[1]
     if "everfaas_core.cli" in words:
         at = words.index("everfaas_core.cli")
         return words[at + 1] if at + 1 < len(words) else "everfaas"

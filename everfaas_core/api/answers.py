@@ -139,6 +139,18 @@ class WaitAnswer(Answer):
     expired_ids = fields.List(fields.String(), required=True, data_key="expired")
 
 
+class GroupLine(Answer):
+    """One object of a stream: a result, or the last one, which says why it is."""
+
+    task_id = fields.UUID(metadata={"description": "With status and result: a task that has ended."})
+    status = fields.String()
+    result = fields.String(metadata=_RESULT)
+    cursor = fields.String(required=True, metadata={"description": "A stream that begins with it goes on behind this."})
+    end = fields.String(metadata={"description": "In the last object only: done, time, limit, drain or error."})
+    tasks = fields.Integer(metadata={"description": "How many tasks of the group the store has a record of."})
+    pending = fields.Integer(metadata={"description": "How many of these have not ended."})
+
+
 class WorkerAnswer(Answer):
     worker_id = fields.String(required=True)
     dispatcher_id = fields.String(required=True)

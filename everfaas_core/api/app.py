@@ -9,9 +9,11 @@ import flask
 
 from everfaas_core.api.classic import ClassicRoutes
 from everfaas_core.api.context import EXTENSION, ApiContext
+from everfaas_core.api.crew import Crew
 from everfaas_core.api.errors import register_handlers
 from everfaas_core.api.fleet import FleetRoutes
 from everfaas_core.api.functions import FunctionRoutes
+from everfaas_core.api.groups import GroupRoutes
 from everfaas_core.api.hub import Hub
 from everfaas_core.api.issuing import TaskIds
 from everfaas_core.api.openapi import Resource, describe
@@ -36,9 +38,10 @@ def create_app(store: Store, settings: ApiSettings, blueprints: Iterable[flask.B
     app.config["MAX_CONTENT_LENGTH"] = settings.body_bytes_max
     app.jinja_options = {"trim_blocks": True, "lstrip_blocks": True}
 
-    hub = Hub(store)
+    crew = Crew(settings.threads)
+    hub = Hub(store, crew.bell)
     guard = Guard(app.wsgi_app, settings.allowed_hosts)
-    context = ApiContext(store, settings, hub, Waiting(hub, settings), guard, TaskIds(store))
+    context = ApiContext(store, settings, hub, Waiting(hub, settings), guard, TaskIds(store), crew)
     app.extensions[EXTENSION] = context
     app.wsgi_app = guard  # type: ignore[method-assign]  # Flask's documented way to add middleware
 
@@ -56,6 +59,7 @@ def _register_routes(app: flask.Flask, context: ApiContext, blueprints: Iterable
         FunctionRoutes(context),
         TaskRoutes(context),
         WaitRoutes(context),
+        GroupRoutes(context),
         FleetRoutes(context),
         pages,
     ):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import flask
 
+from everfaas_core.api.crew import Crew
 from everfaas_core.api.errors import NoSuchFunction, NoSuchTask, NoSuchWorker, TaskExpired
 from everfaas_core.api.hub import Hub
 from everfaas_core.api.issuing import TaskIds
@@ -31,6 +32,7 @@ class ApiContext:
     waiting: Waiting
     guard: Guard
     ids: TaskIds
+    crew: Crew
 
     def absent(self, absent_id: TaskId) -> NoSuchTask | TaskExpired:
         """Return the error for a task that the store does not have: it never had it (404), or no longer (410)."""
@@ -71,5 +73,10 @@ def path_worker_id(text: str) -> WorkerId:
 
 def client_gone() -> bool:
     """Tell whether the client of this request has closed its connection, as far as the server knows."""
+    return gone_check()()
+
+
+def gone_check() -> Callable[[], bool]:
+    """Return what `client_gone` asks, for use outside of the request's context, as streams have to."""
     check = flask.request.environ.get("waitress.client_disconnected")
-    return bool(check is not None and check())
+    return lambda: bool(check is not None and check())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 from typing import Any, Final
 
 import flask
@@ -23,14 +24,21 @@ def decode_body() -> Any:
     Nothing in it can hurt: NaN, lone surrogates, numbers out of range and deep nesting are refused by the decoder,
     and of duplicate keys the last one counts.
     """
-    body = flask.request.get_data(cache=False)
     decode = msgspec.msgpack.decode if flask.request.mimetype == MSGPACK else msgspec.json.decode
     try:
-        return decode(body)
+        with _body() as body:
+            return decode(body)
     except RecursionError:
         raise MalformedBody("it nests too deeply") from None
     except (msgspec.MsgspecError, ValueError, OverflowError, TypeError) as error:
         raise MalformedBody(str(error)[:200]) from None
+
+
+def _body() -> memoryview:
+    """Return the request's body, where it is if the server has it in memory. Raises flask's 413 when it is too long."""
+    checked = flask.request.stream
+    stream = flask.request.environ["wsgi.input"]
+    return stream.getbuffer() if isinstance(stream, io.BytesIO) else memoryview(checked.read())
 
 
 def wants_msgpack() -> bool:

@@ -62,13 +62,15 @@ class Resource(flask_smorest.Blueprint):  # type: ignore[misc]  # it ships no ty
         body: type[Schema] | None = None,
         query: type[Schema] | None = None,
         errors: Sequence[int] = (),
+        kinds: Sequence[str] = (JSON, MSGPACK),
     ) -> None:
         """Add a call. Its view gets the path's ids by name, and `body` and `query` as validated dicts.
 
-        A POST without a `body` schema takes an empty body or an empty object.
+        A POST without a `body` schema takes an empty body or an empty object. `kinds` are the content types that it
+        answers with.
         """
         schema = (body or EmptyBody)() if method == "POST" else None
-        documented = self.doc(**_operation(returns, status, schema, query, (403, 503, *errors)))(
+        documented = self.doc(**_operation(_content(returns, kinds), status, schema, query, (403, 503, *errors)))(
             _validated(view, schema, query() if query else None, empty_allowed=body is None)
         )
         for rule in [rules] if isinstance(rules, str) else rules:
@@ -137,13 +139,13 @@ def _short(name: object) -> str:
 
 
 def _operation(
-    returns: type[Schema], status: int, body: Schema | None, query: type[Schema] | None, errors: Sequence[int]
+    content: Fields, status: int, body: Schema | None, query: type[Schema] | None, errors: Sequence[int]
 ) -> Fields:
     """Describe a call in the words of OpenAPI."""
     kinds = (413, 415, 422) if body is not None else (422,) if query is not None else ()
     operation: Fields = {
         "responses": {
-            str(status): {"description": "Success.", "content": _content(returns)},
+            str(status): {"description": "Success.", "content": content},
             **{
                 str(code): {"description": _ERRORS[code], "content": {JSON: {"schema": ErrorAnswer}}}
                 for code in sorted({*errors, *kinds})
@@ -158,8 +160,8 @@ def _operation(
     return operation
 
 
-def _content(schema: type[Schema]) -> Fields:
-    return {JSON: {"schema": schema}, MSGPACK: {"schema": schema}}
+def _content(schema: type[Schema], kinds: Sequence[str] = (JSON, MSGPACK)) -> Fields:
+    return {kind: {"schema": schema} for kind in kinds}
 
 
 def describe(app: flask.Flask) -> Api:

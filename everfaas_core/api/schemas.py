@@ -21,6 +21,8 @@ DURATION_S_MAX: Final = 366 * 86_400.0
 DURATION_S_MIN: Final = 0.001
 WAIT_S_MAX: Final = 86_400.0  # what may be asked for; the server shortens it to its own maximum
 PAGE_DEFAULT: Final = 50
+STREAM_S_DEFAULT: Final = 60.0
+STREAM_RESULTS_MAX: Final = 10_000_000
 
 _PAYLOAD = {"description": "Base64 text of a pickle made by dill; in msgpack, also the raw bytes."}
 
@@ -144,6 +146,31 @@ class TaskQuery(PageQuery):
     function = Id()
     group = Text(max_chars=NAME_CHARS_MAX)
     tag = Text(max_chars=TAG_CHARS_MAX)
+
+
+class GroupQuery(StrictSchema):
+    cursor = Text(
+        max_chars=NAME_CHARS_MAX,
+        metadata={"description": "From any object of a stream before: begin behind it. Without: with the first."},
+    )
+    wait_s = fields.Float(
+        validate=validate.Range(0, WAIT_S_MAX),
+        load_default=STREAM_S_DEFAULT,
+        metadata={"description": "How long to wait for further results; the server shortens long times."},
+    )
+    until = fields.String(
+        validate=validate.OneOf(["done", "time"]),
+        load_default="time",
+        metadata={"description": "done: end as soon as no task of the group is left that has not ended."},
+    )
+    results = fields.String(
+        validate=validate.OneOf(["true", "false"]),
+        load_default="true",
+        metadata={"description": "false: ids and statuses only."},
+    )
+    limit = fields.Integer(
+        validate=validate.Range(1, STREAM_RESULTS_MAX), metadata={"description": "End after so many results."}
+    )
 
 
 class EmptyBody(StrictSchema):

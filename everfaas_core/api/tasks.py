@@ -147,7 +147,7 @@ class TaskRoutes:
 
             def read(_: object = None) -> bool:
                 nonlocal known
-                known = context.store.results([task_id])[0] or known
+                known = waiter.told or context.store.results([task_id])[0] or known
                 return known.status in TERMINAL
 
             try:

@@ -1,18 +1,20 @@
-"""`everfaas api`: one API process."""
+"""`everfaas api`: one API process, or several that share a port."""
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from everfaas_core.cli import EXIT_FAILED
+from everfaas_core.cli import EXIT_FAILED, EXIT_REFUSED
 from everfaas_core.cli.options import COMMON, RoleCommand, settings_options
 from everfaas_core.cli.role import Role, child_options
 from everfaas_core.cli.selection import make_store
 from everfaas_core.config.loopback import require_loopback
 from everfaas_core.model.errors import StoreRefused, StoreUnavailable
+from everfaas_core.runtime.processes import allow_files
 from everfaas_core.runtime.signals import STOP, StopRequest
 
 if TYPE_CHECKING:
@@ -26,37 +28,59 @@ REPEAT_WARNING_S: Final = 5.0
 
 
 @click.command("api", cls=RoleCommand, needs=("store",))
-@settings_options("host", "port", "allow_host", "body_bytes_max", "max_attempts", "result_ttl", *COMMON)
+@settings_options("host", "port", "processes", "allow_host", "body_bytes_max", "max_attempts", "result_ttl", *COMMON)
 @child_options
+@click.option(
+    "--listen-fd", type=int, hidden=True, help="Descriptor of a listening socket to serve, instead of a port."
+)
+@click.option("--number", type=int, hidden=True, help="Which of several processes this is, for its log.")
 @click.pass_context
-def command(ctx: click.Context, /, **_: object) -> int:
+def command(ctx: click.Context, /, listen_fd: int | None, number: int | None, **_: object) -> int:
     """Run an API server. Needs a store; answers 503 while there is none."""
-    role = Role("api", ctx)
+    role = Role("api" if number is None else f"api {number}", ctx)
     settings = role.settings
     role.warn(require_loopback("the API", settings.host, flag="--host", insecure=settings.insecure))
     role.stop.install()
-    store = make_store(role.registry, settings)
+    if settings.processes > 1 and listen_fd is None:
+        from everfaas_core.cli.api_processes import ApiProcesses
+
+        return ApiProcesses(role).run()
+    return serve(role, None if listen_fd is None else socket.socket(fileno=listen_fd))
+
+
+def serve(role: Role, listener: socket.socket | None) -> int:
+    """Serve in this process until asked to stop. Returns the exit status."""
+    store = make_store(role.registry, role.settings)
     try:
-        server = build_server(role, store)
+        server = build_server(role, store, listener)
         preparation = Preparation(store, role.stop, role.log)
         preparation.start()
-        role.log.info("API on %s", server.address)
+        role.log.info("API on %s" if listener is None else "accepting on %s", server.address)
         role.ready.send(server.address)
         server.run(role.stop)
-        return EXIT_FAILED if preparation.refused else 0
+        if preparation.refused:
+            return EXIT_REFUSED if role.is_child else EXIT_FAILED
+        return 0
     finally:
         store.close()
 
 
-def build_server(role: Role, store: Store) -> ApiServer:
-    """Make the application and bind its port. Raises PortInUse."""
+def build_server(role: Role, store: Store, listener: socket.socket | None = None) -> ApiServer:
+    """Make the application, and bind its port unless there is a `listener`. Raises PortInUse."""
     from everfaas_core.api import ApiServer, ApiSettings, create_app
 
     settings = role.settings
     hosts = (*ApiSettings().allowed_hosts, *(f"[{name}]" if ":" in name else name for name in settings.allow_host))
     api_settings = ApiSettings(body_bytes_max=settings.body_bytes_max, allowed_hosts=hosts, drain_s=settings.drain_s)
-    app = create_app(store, api_settings, blueprints=role.registry.blueprints())
-    return ApiServer(app, settings.host, settings.port, api_settings)
+    fitted = api_settings.fitted(allow_files(api_settings.files_wanted))
+    if fitted != api_settings:
+        role.log.warning(
+            "this process may open too few files for %d connections: it takes %d, and %d waiting requests; "
+            "`ulimit -n %d` before the start would do",
+            *(api_settings.connection_limit, fitted.connection_limit, fitted.waiters_max, api_settings.files_wanted),
+        )
+    app = create_app(store, fitted, blueprints=role.registry.blueprints())
+    return ApiServer(app, settings.host, settings.port, fitted, listener=listener)
 
 
 class Preparation(threading.Thread):

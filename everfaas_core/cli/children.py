@@ -10,9 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
+from everfaas_core.cli import main
+from everfaas_core.runtime.forking import can_fork, fork
 from everfaas_core.runtime.signals import STOP
+
+if TYPE_CHECKING:
+    from everfaas_core.registry import Registry
 
 RESTARTS_MAX: Final = 5
 RESTARTS_WINDOW_S: Final = 30.0
@@ -36,13 +41,41 @@ class RestartBudget:
         return RESTART_DELAY_S * 2 ** (count - 1) if count else 0.0
 
 
+class Process(Protocol):
+    """What `subprocess.Popen` and `Forked` have in common."""
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+
+    def poll(self) -> int | None:
+        """Return the exit status if it has ended (negative: the signal), else None."""
+
+    def wait(self) -> int:
+        """Wait for its end; return the exit status."""
+
+    def send_signal(self, signum: int, /) -> None:
+        """Send a signal, unless it has ended."""
+
+
 class Child:
     """A role as a child process.
 
     `phase` orders the end: all of phase 0 are gone before phase 1 is asked. `environ` may be changed between starts.
+    `fds` are descriptors of ours that each of its incarnations inherits under the same numbers. With a `registry`,
+    which it then uses, it is a copy of this process rather than a new interpreter, whenever this can be copied.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], environ: Mapping[str, str], *, phase: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environ: Mapping[str, str],
+        *,
+        phase: int,
+        fds: Sequence[int] = (),
+        registry: Registry | None = None,
+    ) -> None:
         self.name = name
         self.phase = phase
         self.environ = dict(environ)
@@ -53,7 +86,9 @@ class Child:
         self.start_at: float | None = None  # a restart that is due then
         self.ready_fd = -1
         self._arguments = list(arguments)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._fds = tuple(fds)
+        self._registry = registry
+        self._process: Process | None = None
         self._line = b""
 
     @property
@@ -65,14 +100,22 @@ class Child:
         """Start the process, from the main thread: the kernel ends it when the thread that started it does."""
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
-        command = [
-            *(sys.executable, "-P", "-m", "everfaas_core.cli", *self._arguments),
-            *("--ready-fd", str(writer), "--parent-pid", str(os.getpid())),
-        ]
+        words = [*self._arguments, "--ready-fd", str(writer), "--parent-pid", str(os.getpid())]
+        fds = (writer, *self._fds)
         try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own arguments
-                command, stdin=subprocess.DEVNULL, pass_fds=(writer,), env=self.environ, process_group=0
-            )
+            registry = self._registry
+            if registry is not None and can_fork():
+                self._process = fork(
+                    lambda: _run(words, registry), words=["everfaas", *words], environ=self.environ, fds=fds
+                )
+            else:
+                self._process = subprocess.Popen(  # noqa: S603 - our own interpreter, our own arguments
+                    [sys.executable, "-P", "-m", "everfaas_core.cli", *words],
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=fds,
+                    env=self.environ,
+                    process_group=0,
+                )
         except BaseException:
             os.close(reader)
             raise
@@ -135,6 +178,13 @@ class Child:
     def schedule(self, delay_s: float) -> None:
         """Have it started again in `delay_s` seconds."""
         self.start_at = time.monotonic() + delay_s
+
+
+def _run(words: Sequence[str], registry: Registry) -> int:
+    """Do in a copy of this process what `python -P -m everfaas_core.cli` does in a new interpreter."""
+    if not sys.flags.safe_path:
+        del sys.path[:1]  # the folder of our script, or the current one: no role is to import what lies there
+    return main(words[1:], command=words[0], registry=registry)
 
 
 def describe_exit(status: int) -> str:

@@ -79,7 +79,7 @@ def build_dispatcher(role: Role, store: Store, on_ready: Callable[[str], None]) 
             default_timeout_s=settings.task_deadline_s,
         ),
         store,
-        _link(role, mode, dispatcher_id),
+        make_link(role, mode, dispatcher_id),
         registry.build_strategy(strategy, options_of(registry, settings, strategy)),
         role.stop,
         sources=[registry.build_source(one, options_of(registry, settings, one)) for one in sources],
@@ -88,13 +88,14 @@ def build_dispatcher(role: Role, store: Store, on_ready: Callable[[str], None]) 
     )
 
 
-def _link(role: Role, mode: Offer[Mode], dispatcher_id: DispatcherId) -> Link:
+def make_link(role: Role, mode: Offer[Mode], dispatcher_id: DispatcherId) -> Link:
+    """Make the link of a mode, not yet open. Raises PluginError, ConfigError."""
     from everfaas_core.ports import LinkContext
 
     settings = role.settings
 
     def make_slots(slots: int) -> SlotHost:
-        from everfaas_core.runtime.dispatcher import FENCE_SHARE
+        from everfaas_core.runtime.lease import FENCE_SHARE
         from everfaas_core.worker.host import ProcessHost, SlotConfig
 
         config = SlotConfig(slots=slots, path=settings.path, fence_s=settings.lease_s * FENCE_SHARE)

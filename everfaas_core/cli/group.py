@@ -18,6 +18,7 @@ COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "worker": ("everfaas_core.cli.worker", "Run a worker (also: python run_worker.py)."),
     "store": ("everfaas_core.cli.store", "Run the embedded store on a loopback port, for separate roles."),
     "drain": ("everfaas_core.cli.drain", "Ask workers to finish what they run and leave."),
+    "bench": ("everfaas_core.cli.bench", "Measure a running system through its API."),
     "sim": ("everfaas_core.cli.sim", "Run the machines in a simulated world with faults, and check the promise."),
     "plugins": ("everfaas_core.cli.plugins", "List the installed plugins, importing none."),
 }

@@ -18,6 +18,7 @@ from everfaas_core.cli.options import RoleCommand, read_flags
 from everfaas_core.cli.selection import open_registry
 from everfaas_core.config.layers import load_settings
 from everfaas_core.config.settings import Settings
+from everfaas_core.runtime.processes import death_signal_setter, trim_memory
 from everfaas_core.runtime.signals import StopRequest
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class ReadyLine:
         with contextlib.suppress(OSError):  # the supervisor has died; its end will be ours
             os.write(fd, json.dumps({"address": address}).encode() + b"\n")
         os.close(fd)
+        trim_memory()  # the start has left much behind
 
 
 class Role:
@@ -60,7 +62,7 @@ class Role:
                 self.warn(warning)
         self.ready = ReadyLine(ctx.params.get("ready_fd"))
         self.stop = StopRequest()
-        self.registry: Registry = open_registry(self.settings)
+        self.registry: Registry = ctx.obj or open_registry(self.settings)  # that of whoever has forked us
 
     def warn(self, message: str | None) -> None:
         """Show a warning, whatever the log level is."""
@@ -83,7 +85,5 @@ def child_options(function: F) -> F:
 def _follow(ctx: click.Context, parameter: click.Parameter, parent_pid: int | None) -> int | None:
     """Ask the kernel to kill us when our supervisor dies. Called before anything else is parsed."""
     if parent_pid is not None:
-        from everfaas_core.runtime.processes import death_signal_setter
-
         death_signal_setter(signal.SIGKILL, parent=parent_pid)()
     return parent_pid

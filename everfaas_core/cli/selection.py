@@ -62,6 +62,15 @@ def make_store(registry: Registry, settings: Settings, *, one_process: bool = Fa
 
     Raises ConfigError for a store that lives in one process, unless this process is to hold all roles.
     """
+    offer, options = choose_store(registry, settings, one_process=one_process)
+    defaults = TaskDefaults(max_attempts=settings.max_attempts, result_ttl_s=settings.result_ttl_s)
+    return registry.build_store(offer, settings.store, options, defaults)
+
+
+def choose_store(
+    registry: Registry, settings: Settings, *, one_process: bool = False
+) -> tuple[Offer[Any], dict[str, Any]]:
+    """Return the offer of the store that `--store` names, and its validated options. Raises what `make_store` does."""
     if settings.store == "embedded":
         raise ConfigError(
             "--store embedded is for `everfaas up`, which runs the store itself",
@@ -73,5 +82,4 @@ def make_store(registry: Registry, settings: Settings, *, one_process: bool = Fa
             f"--store {settings.store} lives inside one process, so separate roles can't share it",
             hint=f"use `everfaas up --store {settings.store}`, or `everfaas store` and the default --store",
         )
-    defaults = TaskDefaults(max_attempts=settings.max_attempts, result_ttl_s=settings.result_ttl_s)
-    return registry.build_store(offer, settings.store, options_of(registry, settings, offer), defaults)
+    return offer, options_of(registry, settings, offer)

@@ -26,6 +26,11 @@ def run_in_one_process(role: Role) -> int:
             f"--store {settings.store} lives in one process, and mode '{settings.mode}' needs workers beside it",
             hint="use mode local, or the embedded store",
         )
+    if settings.processes > 1:
+        raise ConfigError(
+            f"--store {settings.store} lives in one process, and --processes {settings.processes} asks for more",
+            hint="leave --processes at 1, or use the embedded store",
+        )
     store = make_store(role.registry, settings, one_process=True)
     api_stop = StopRequest()
     _stop_both(role.stop, api_stop)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final, Protocol
 
-from everfaas_core.cli import EXIT_FAILED, EXIT_USAGE
+from everfaas_core.cli import EXIT_FAILED, EXIT_REFUSED, EXIT_USAGE
 from everfaas_core.cli.children import (
     RESTARTS_MAX,
     RESTARTS_WINDOW_S,
@@ -82,7 +82,9 @@ class Supervisor:
         store: ServerProcess | None = None,
         on_ready: Callable[[Child, str], None] = lambda child, address: None,
         on_drain: Callable[[], None] = lambda: None,
+        still: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
     ) -> None:
+        """`still` is entered around each start of a child: it has the threads of this process away."""
         self._stop = stop
         self._log = log
         self._drain_s = drain_s
@@ -91,6 +93,7 @@ class Supervisor:
         self._store_at: float | None = None
         self._on_ready = on_ready
         self._on_drain = on_drain
+        self._still = still
         self._children: list[Child] = []
         self._status = 0
         self._draining = False
@@ -142,7 +145,8 @@ class Supervisor:
     # ── starting ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _start(self, child: Child) -> None:
-        child.start()
+        with self._still():
+            child.start()
         self.watch(child.ready_fd, lambda: self._hear(child))
 
     def _hear(self, child: Child) -> None:
@@ -190,6 +194,9 @@ class Supervisor:
     def _died(self, child: Child, status: int) -> None:
         if status == EXIT_USAGE or (status > 0 and not child.was_ready):
             self.fail("", status)  # it has said itself why it can't start; another try would not help
+            return
+        if status == EXIT_REFUSED:
+            self.fail("")
             return
         delay_s = child.budget.spend(time.monotonic())
         if delay_s is None:

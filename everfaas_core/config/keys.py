@@ -13,6 +13,7 @@ Parser = Callable[[object], Any]
 
 SLOTS_MAX: Final = 1024
 WORKERS_MAX: Final = 256
+PROCESSES_MAX: Final = 64
 SECONDS_MAX: Final = 366 * 24 * 3600
 BODY_BYTES_LIMIT: Final = 2**31
 PORT_MAX: Final = 65535
@@ -165,6 +166,12 @@ _TABLE: Final = (
         parse=whole(0, PORT_MAX),
         allowed=_WHOLE_PORT,
         help="The API's port; 0 picks a free one and prints it.",
+    ),
+    Key(
+        name="processes",
+        parse=whole(1, PROCESSES_MAX),
+        allowed=f"a whole number from 1 to {PROCESSES_MAX}",
+        help="API processes that share the port.",
     ),
     Key(
         name="worker_host",

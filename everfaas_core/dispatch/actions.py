@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from everfaas_core.model.ids import FunctionId, TaskId, WorkerId
+from everfaas_core.model.records import CLAIM_BYTES_MAX
 from everfaas_core.model.states import Cause, Status
 from everfaas_core.wire.messages import Held
 
@@ -12,9 +13,10 @@ from everfaas_core.wire.messages import Held
 
 
 class Claim(Struct, frozen=True):
-    """Ask the store for up to `count` tasks. At most one is under way."""
+    """Ask the store for up to `count` tasks, with payloads of about `bytes_max`. At most one is under way."""
 
     count: int
+    bytes_max: int = CLAIM_BYTES_MAX
 
 
 class StartAttempt(Struct, frozen=True):

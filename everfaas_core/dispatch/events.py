@@ -27,10 +27,11 @@ class Joined(Struct, frozen=True):
 
 
 class Beaten(Struct, frozen=True):
-    """A worker lives, and has granted so much credit in total."""
+    """A worker lives, has granted so much credit in total, and wants to have so many tasks at hand (0: as before)."""
 
     worker_id: WorkerId
     granted: int
+    window: int = 0
 
 
 class Ended(Struct, frozen=True):
@@ -39,6 +40,7 @@ class Ended(Struct, frozen=True):
     worker_id: WorkerId
     items: tuple[Outcome, ...]
     granted: int
+    window: int = 0
 
 
 class CodeMissing(Struct, frozen=True):

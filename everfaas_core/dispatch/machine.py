@@ -17,10 +17,10 @@ from everfaas_core.dispatch import events as ev
 from everfaas_core.dispatch.adoption import Presented
 from everfaas_core.dispatch.entries import Entry, Phase, entry_of
 from everfaas_core.dispatch.fleet import Worker
-from everfaas_core.dispatch.holding import Holding, MachineConfig
+from everfaas_core.dispatch.holding import QUICK_CLAIMS, Holding, MachineConfig
 from everfaas_core.dispatch.strategy import Strategy
 from everfaas_core.model.ids import TaskId, WorkerId
-from everfaas_core.model.records import ClaimedTask
+from everfaas_core.model.records import CLAIM_BYTES_MAX, ClaimedTask
 from everfaas_core.model.states import Cause
 from everfaas_core.wire.messages import Held
 
@@ -79,10 +79,10 @@ class Machine(Holding):
                     self._on_refused(held)
             case ev.Claimed(asked, tasks, next_due_s):
                 self._on_claimed(now, asked, tasks, next_due_s)
-            case ev.Beaten(worker_id, granted):
+            case ev.Beaten(worker_id, granted, window):
                 worker = self._heard(now, worker_id)
                 if worker is not None:
-                    self.fleet.grant(worker, granted)
+                    self.fleet.grant(worker, granted, window)
                     if worker.welcomed:
                         self._out.append(do.Pulsed(worker_id))
             case ev.Draining(worker_id):
@@ -297,6 +297,9 @@ class Machine(Holding):
                 entry = None
             if entry is None:
                 self._place(now, task)
+        if count:
+            self._quick_claims += 1
+            self.fleet.look_ahead(self._quick_claims >= QUICK_CLAIMS)
         if count and count >= asked:
             self._look = True
         self._due_at = None if next_due_s is None else now + next_due_s
@@ -321,7 +324,7 @@ class Machine(Holding):
             return  # kept by the worker: it presents them with its Hello
         for outcome in event.items:
             self._on_outcome(worker, outcome)
-        self.fleet.grant(worker, event.granted)
+        self.fleet.grant(worker, event.granted, event.window)
 
     # ── cancel, time, claim ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -337,7 +340,12 @@ class Machine(Holding):
                 self._resolve(entry, Cause.WORKER_LOST, f"worker {entry.worker_id} did not come back")
 
     def _claim(self) -> None:
-        if self._look and not self._claiming and not self.draining and self.fleet.credit > 0:
+        if not self._look or self._claiming or self.draining or self.fleet.credit <= 0:
+            return
+        count, bytes_max = min(self.fleet.credit, CLAIM_MAX), self.fleet.room_bytes()
+        if bytes_max <= 0:  # enough large payloads wait in workers: from here on only what can run at once
+            count, bytes_max = min(count, self.fleet.free_slots()), CLAIM_BYTES_MAX
+        if count > 0:
             self._look = False
             self._claiming = True
-            self._out.append(do.Claim(min(self.fleet.credit, CLAIM_MAX)))
+            self._out.append(do.Claim(count, min(bytes_max, CLAIM_BYTES_MAX)))

@@ -12,15 +12,19 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 FLUSH_S: Final = 1.0
+FRESH_NS: Final = 2_000_000_000
+"""A folder that has changed within that time is listed again: its next change may get the same time."""
 SLOW_S: Final = 2.0
 """A flush that takes longer is told of: a power cut costs that much."""
 
 TELL_S: Final = 60.0  # at most once in that time
+PAUSE_S_MAX: Final = 0.2
+"""How long `paused` waits for a flush that is under way."""
 
 _log = logging.getLogger("everfaas.store")
 
@@ -36,7 +40,9 @@ class Flusher:
         self._folder = folder
         self._every_s = every_s
         self._sync = sync
-        self._flushed: dict[Path, tuple[int, int]] = {}  # file → size and time of its last change, as flushed
+        self._flushed: dict[str, tuple[int, int]] = {}  # file → size and time of its last change, as flushed
+        self._names: list[str] = []
+        self._listed_ns = -1  # when the folder had last changed as we listed it
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._told_at = float("-inf")
@@ -44,8 +50,8 @@ class Flusher:
     def start(self) -> None:
         """Begin. Idempotent."""
         if self._thread is None:
-            self._ended.clear()
-            self._thread = threading.Thread(target=self._run, name="everfaas-flusher", daemon=True)
+            self._ended = threading.Event()  # one of its own: an older thread may still be at its last flush
+            self._thread = threading.Thread(target=self._run, args=(self._ended,), name="everfaas-flusher", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
@@ -54,14 +60,28 @@ class Flusher:
         if thread is not None:
             self._ended.set()
             thread.join()
+            self._flush_or_tell()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Have no thread for the time of the context, unless the disk is so slow that it is still at a flush."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._ended.set()
+            thread.join(PAUSE_S_MAX)
+        try:
+            yield
+        finally:
+            if thread is not None:
+                self.start()
 
     def flush(self) -> int:
         """Flush the files that have changed since the last time; return how many."""
         count = 0
-        found: dict[Path, tuple[int, int]] = {}
-        for path in self._folder.glob("*.aof"):
+        found: dict[str, tuple[int, int]] = {}
+        for path in self._files():
             with contextlib.suppress(FileNotFoundError):  # the server has just replaced it
-                stat = path.stat()
+                stat = os.stat(path)
                 state = stat.st_size, stat.st_mtime_ns
                 if self._flushed.get(path) != state:
                     self._flush_one(path)
@@ -70,7 +90,18 @@ class Flusher:
         self._flushed = found
         return count
 
-    def _flush_one(self, path: Path) -> None:
+    def _files(self) -> list[str]:
+        """Return the files; the folder is listed only when something has been added or removed."""
+        try:
+            changed_ns = os.stat(self._folder).st_mtime_ns
+        except FileNotFoundError:
+            return []
+        if changed_ns != self._listed_ns or time.time_ns() - changed_ns < FRESH_NS:
+            self._names = [entry.path for entry in os.scandir(self._folder) if entry.name.endswith(".aof")]
+            self._listed_ns = changed_ns
+        return self._names
+
+    def _flush_one(self, path: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             began = time.monotonic()
@@ -81,15 +112,15 @@ class Flusher:
         if took_s > SLOW_S:
             self._tell(f"the disk is slow: flushing {path} took {took_s:.1f} s, and a power cut costs that much")
 
-    def _run(self) -> None:
-        while True:
-            ended = self._ended.wait(self._every_s)
-            try:
-                self.flush()
-            except OSError as error:
-                self._tell(f"what was stored in {self._folder} can't be flushed to disk: {error.strerror}")
-            if ended:
-                return
+    def _run(self, ended: threading.Event) -> None:
+        while not ended.wait(self._every_s):
+            self._flush_or_tell()
+
+    def _flush_or_tell(self) -> None:
+        try:
+            self.flush()
+        except OSError as error:
+            self._tell(f"what was stored in {self._folder} can't be flushed to disk: {error.strerror}")
 
     def _tell(self, text: str) -> None:
         now = time.monotonic()

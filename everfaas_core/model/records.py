@@ -113,6 +113,25 @@ class ResultRecord(Struct, frozen=True, kw_only=True):
     result: bytes = b""
 
 
+class GroupResult(Struct, frozen=True, kw_only=True):
+    """A task of a group that has ended; `cursor` asks for those that ended after it."""
+
+    task_id: TaskId
+    status: Status
+    result: bytes
+    cursor: str
+
+
+class GroupPage(Struct, frozen=True, kw_only=True):
+    """Ended tasks of a group, in the order of their ends, and how many there are while their records are kept."""
+
+    ended: tuple[GroupResult, ...]
+    cursor: str  # pass it on for what ends later; it stays valid, also over restarts
+    tasks: int
+    pending: int  # of these, tasks that have not ended
+    more: bool  # there are more than fit into this page
+
+
 class TaskFilter(Struct, frozen=True, kw_only=True):
     status: Status | None = None
     cause: Cause | None = None  # of its end; the dead letters are FAILED tasks with one of RETRIED
@@ -228,6 +247,10 @@ class FleetReport(Struct, frozen=True, kw_only=True):
     machine: str = ""  # the kernel and process namespace that `pid` belongs to
 
 
+CLAIM_BYTES_MAX: Final = 32 * 1024 * 1024
+"""Payload bytes of one claim."""
+
+
 class Turn(Struct, frozen=True, kw_only=True):
     """All that one turn of a dispatcher's loop asks of the store: one round trip, whatever it holds.
 
@@ -245,6 +268,7 @@ class Turn(Struct, frozen=True, kw_only=True):
     dead: tuple[DispatcherId, ...] = ()  # known to be dead: sweep their claims now, whatever is left of their lease
     functions: tuple[FunctionId, ...] = ()
     claim: int = 0  # at most so many tasks; when fewer come, the store rings the bell at the next submit
+    claim_bytes: int = CLAIM_BYTES_MAX  # of payloads: the task that comes to so many is the last one of this claim
 
 
 class TurnReply(Struct, frozen=True, kw_only=True):

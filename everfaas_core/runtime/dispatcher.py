@@ -27,6 +27,8 @@ from everfaas_core.model.states import Cause
 from everfaas_core.ports import Link, Store, Strategy, TaskSource, Watch
 from everfaas_core.runtime.chronicle import log_failures, log_fleet
 from everfaas_core.runtime.codebook import Codebook
+from everfaas_core.runtime.gathering import Gathering
+from everfaas_core.runtime.lease import BOUND_SHARE, FENCE_SHARE, Lease
 from everfaas_core.runtime.neighbours import Neighbours, advertised
 from everfaas_core.runtime.poll import Poller
 from everfaas_core.runtime.processes import this_machine
@@ -39,14 +41,6 @@ from everfaas_core.wire.messages import EXCUSED_S_MAX, Held, Outcome, Peers, Pul
 STORE_RETRY_S: Final = 0.1
 STORE_RETRY_S_MAX: Final = 1.0
 REPEAT_WARNING_S: Final = 5.0
-BOUND_SHARE: Final = 0.9
-"""Of the lease: what runs in our own slots is stopped by then, unless the lease was renewed. The slots' keeper sees to
-it, so that it happens in time even while this process waits for the store, or is stopped."""
-
-FENCE_SHARE: Final = 0.6
-"""Of the lease: our own slots are killed when this process shows no life for so long. The lease is renewed at each
-third, so that two thirds of it are left in the worst case."""
-
 LOOK_AROUND_S: Final = 1.0
 """How often other dispatchers are looked for."""
 
@@ -121,8 +115,9 @@ class Dispatcher:
         self._prepared = False
         self._carried: list[ev.Event] = []  # the store's answers that the machine has not heard yet
         self._report_at = 0.0
-        self._leased_at = clock()  # when the last renewal that succeeded was begun
+        self._lease = Lease(config.lease_s, clock())
         self._store_at = 0.0  # not before this instant, after a failure
+        self._gathering = Gathering()
         self._backoff_s = STORE_RETRY_S
         self._warned_at = float("-inf")
         self._started_ms = int(time.time() * 1000)
@@ -167,7 +162,7 @@ class Dispatcher:
             return 0.0
         timers = [max(self._report_at, self._store_at), self._link.next_timer(), self._machine.next_timer()]
         if self._turns.errand:
-            timers.append(self._store_at)
+            timers.append(max(self._store_at, self._gathering.until))
         return max(min(timer for timer in timers if timer is not None) - now, 0.0)
 
     def _close(self) -> None:
@@ -235,6 +230,8 @@ class Dispatcher:
             reporting = now >= self._report_at
             if now < self._store_at or not (self._turns.errand or reporting):
                 return
+            if self._gathering.waits(now, self._turns.errand.size) and not reporting:
+                return
             events = self._exchange(now, reporting)
             now = self._clock()
         self._carried = events
@@ -246,13 +243,12 @@ class Dispatcher:
         dispatcher, once they hear no Pulse: heirs wait `adoption_s` for them beyond the lease, and a worker takes
         EXCUSED_S_MAX at the most. Where there are no others, nothing is given away, and an outage stops nobody.
         """
-        return self._neighbours.any() and now + ahead_s > self._leased_at + self._config.lease_s
+        return self._neighbours.any() and self._lease.ends_within(now, ahead_s)
 
     def _fence(self) -> None:
         """Have our own slots stopped before others may run their tasks."""
-        lease_s = self._config.lease_s
-        until = self._leased_at + BOUND_SHARE * lease_s if self._neighbours.any() else None
-        self._link.fence(FENCE_SHARE * lease_s, until)
+        until = self._lease.bound_until if self._neighbours.any() else None
+        self._link.fence(FENCE_SHARE * self._config.lease_s, until)
 
     def _begin_anew(self, now: float) -> list[ev.Event]:
         """Stop what runs in our own slots, and go on as another dispatcher: the old one's claims are for its heirs."""
@@ -260,7 +256,7 @@ class Dispatcher:
         self._config = msgspec.structs.replace(self._config, dispatcher_id=DispatcherId(str(uuid.uuid4())))
         self._neighbours.rename(self._config.dispatcher_id)
         self._turns.forget()
-        self._leased_at = now
+        self._lease.renewed(now)
         return [ev.Evicted(), *self._turns.unclaimed()]
 
     def _exchange(self, now: float, reporting: bool) -> list[ev.Event]:
@@ -274,6 +270,7 @@ class Dispatcher:
             adopts=tuple(errand.adopts),
             functions=tuple(errand.functions),
             claim=errand.claim,
+            claim_bytes=errand.claim_bytes,
             lease_s=self._config.lease_s,
             report=self._report(now) if reporting else None,
             sweep=reporting,
@@ -290,8 +287,9 @@ class Dispatcher:
             self._warned_at = float("-inf")
         if reply.claimed:
             self._watchdog.fed()
+        self._gathering.exchanged(self._clock(), turn, reply, ahead=self._machine.fleet.ahead)
         if reporting:
-            self._leased_at = now
+            self._lease.renewed(now)
             self._report_at = now + self._config.lease_s / 3
             self._fence()
             self._announce()

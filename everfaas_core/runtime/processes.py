@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -31,6 +34,25 @@ def death_signal_setter(signum: int = signal.SIGKILL, *, parent: int | None = No
             os.kill(os.getpid(), signum)
 
     return set_death_signal
+
+
+def trim_memory() -> None:
+    """Collect garbage, and give freed memory back to the system where the C library can (it keeps most of it)."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def allow_files(wanted: int) -> int:
+    """Raise this process's limit on open files to `wanted`, or as far as it may; return what the limit is now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return wanted
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with contextlib.suppress(OSError, ValueError):  # macOS refuses more than its own bound, whatever `hard` says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return min(wanted, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 
 
 def this_machine() -> str:

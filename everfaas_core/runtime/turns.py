@@ -14,7 +14,7 @@ from everfaas_core.dispatch import actions as do
 from everfaas_core.dispatch import events as ev
 from everfaas_core.model.failure import failure_payload
 from everfaas_core.model.ids import FunctionId, TaskId, WorkerId
-from everfaas_core.model.records import Adopt, ClaimedTask, Finish, Requeue, Start, Turn, TurnReply
+from everfaas_core.model.records import CLAIM_BYTES_MAX, Adopt, ClaimedTask, Finish, Requeue, Start, Turn, TurnReply
 from everfaas_core.model.states import Cause, Status
 from everfaas_core.runtime.codebook import Codebook
 from everfaas_core.wire.messages import (
@@ -44,6 +44,12 @@ class Errand(Struct):
     adopts: list[Adopt]
     functions: set[FunctionId]
     claim: int = 0
+    claim_bytes: int = CLAIM_BYTES_MAX
+
+    @property
+    def size(self) -> int:
+        """How many tasks it is about."""
+        return len(self.finishes) + len(self.requeues) + len(self.starts) + len(self.adopts)
 
     def __bool__(self) -> bool:
         return bool(self.finishes or self.requeues or self.starts or self.adopts or self.functions or self.claim)
@@ -96,8 +102,8 @@ class Turns:
                     self.errand.finishes.append(self._finish(action, outcomes.get((task_id, attempt))))
                 case do.RequeueAttempt():
                     self.errand.requeues.append(self._requeue(action))
-                case do.Claim(count):
-                    self.errand.claim = count
+                case do.Claim(count, bytes_max):
+                    self.errand.claim, self.errand.claim_bytes = count, bytes_max
                 case do.Acknowledge(worker_id, items):
                     acks.setdefault(worker_id, []).extend(items)
                 case do.KillAttempts(worker_id, items):

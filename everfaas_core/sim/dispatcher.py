@@ -13,6 +13,7 @@ from everfaas_core.model.ids import DispatcherId
 from everfaas_core.model.records import FleetReport, Turn, TurnReply, WorkerInfo
 from everfaas_core.runtime.codebook import Codebook
 from everfaas_core.runtime.dispatcher import EXCHANGES_MAX, LOOK_AROUND_S, STORE_RETRY_S, STORE_RETRY_S_MAX
+from everfaas_core.runtime.gathering import Gathering
 from everfaas_core.runtime.neighbours import Neighbours
 from everfaas_core.runtime.turns import Turns
 from everfaas_core.sim.clock import Alarm
@@ -45,6 +46,7 @@ class Reign:
         self._report_at = 0.0
         self._leased_at = -100.0
         self._store_at = 0.0
+        self._gathering = Gathering()
         self._backoff_s = STORE_RETRY_S
         self._rung = True
         self._busy = False  # waits for the store
@@ -121,7 +123,8 @@ class Reign:
             if not (mute and isinstance(message, Pulse | Welcome)):
                 self.switchboard.send(worker_id, message)
         self._reporting = now >= self._report_at
-        if now < self._store_at or not (self.turns.errand or self._reporting):
+        waits = self._gathering.waits(now, self.turns.errand.size) and not self._reporting
+        if now < self._store_at or waits or not (self.turns.errand or self._reporting):
             self._rest()
         else:
             self._exchange()
@@ -139,6 +142,7 @@ class Reign:
             adopts=tuple(errand.adopts),
             functions=tuple(sorted(errand.functions)),
             claim=errand.claim,
+            claim_bytes=errand.claim_bytes,
             lease_s=self.around.timing.lease_s,
             report=self._report() if self._reporting else None,
             sweep=self._reporting,
@@ -160,6 +164,7 @@ class Reign:
             events = self.turns.unclaimed()
         else:
             self._backoff_s = STORE_RETRY_S
+            self._gathering.exchanged(now, turn, reply, ahead=self.machine.fleet.ahead)
             if self._reporting:
                 self._leased_at = self._asked_at
                 self._report_at = now + self.around.timing.lease_s / 3
@@ -182,7 +187,9 @@ class Reign:
         due = max(self._report_at, self._store_at)
         if (machine_due := self.machine.next_timer()) is not None:
             due = min(due, machine_due)
-        if self.turns.errand or self._rung:
+        if self.turns.errand:
+            due = min(due, max(self._store_at, self._gathering.until))
+        if self._rung:
             due = min(due, self._store_at)
         self._alarm.set(due + 1e-6)
 

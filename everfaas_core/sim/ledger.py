@@ -168,11 +168,11 @@ class Ledger:
 class Grants:
     """What one incarnation of a worker may be sent: by what it said on the wire, and what came."""
 
-    __slots__ = ("_came", "_epoch", "_granted", "_held", "_rule", "_slots", "_who")
+    __slots__ = ("_came", "_epoch", "_granted", "_held", "_rule", "_slots", "_who", "_window")
 
     def __init__(self, who: str, slots: int, rule: str) -> None:
         self._who = who
-        self._slots = slots
+        self._slots = self._window = slots
         self._rule = rule
         self._epoch = 0
         self._granted = 0
@@ -182,11 +182,13 @@ class Grants:
     def hello(self, epoch: int, granted: int, held: Iterable[tuple[TaskId, int]]) -> None:
         """The worker said Hello: counting begins anew."""
         self._epoch, self._granted, self._came = epoch, granted, 0
+        self._window = self._slots
         self._held = set(held) & self._held
 
-    def granted(self, granted: int) -> None:
-        """The worker said so in a Beat or with outcomes."""
+    def granted(self, granted: int, window: int) -> None:
+        """The worker said so in a Beat or with outcomes. A window that shrinks may be heard too late."""
         self._granted = max(self._granted, granted)
+        self._window = max(self._window, window)
 
     def reported(self, items: Iterable[tuple[TaskId, int]]) -> None:
         """The worker said that these attempts have ended."""
@@ -201,5 +203,5 @@ class Grants:
             self._held.add(item)
         if self._rule == "granted" and self._came > self._granted:
             raise Violation(f"{self._who} was sent {self._came} tasks and had granted {self._granted}")
-        if self._rule == "capacity" and len(self._held) > self._slots:
-            raise Violation(f"{self._who} holds {len(self._held)} tasks on {self._slots} slots")
+        if self._rule == "capacity" and len(self._held) > self._window:
+            raise Violation(f"{self._who} holds {len(self._held)} tasks, and {self._window} was its widest window")

@@ -7,6 +7,7 @@ killed it dies with it.
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -31,12 +32,13 @@ CODES_MAX: Final = 6
 class Process:
     """One life of a slot."""
 
-    __slots__ = ("alive", "begun", "index", "run")
+    __slots__ = ("alive", "begun", "index", "pipe", "run")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.alive = True
         self.begun = 0
+        self.pipe: deque[TaskItem] = deque()  # fed and not begun
         self.run: Execution | None = None
 
 
@@ -82,6 +84,16 @@ class SimHost:
         return self._machine.granted
 
     @property
+    def window(self) -> int:
+        """Tasks that it wants to have at hand now; may fall."""
+        return self._machine.window
+
+    @property
+    def ahead(self) -> bool:
+        """Whether each slot has something to do after its current task: then nothing is urgent."""
+        return self._machine.ahead
+
+    @property
     def accepted(self) -> int:
         """Tasks accepted so far."""
         return self._machine.accepted
@@ -102,15 +114,15 @@ class SimHost:
             events.append(ev.CodeArrived(tuple([item.function_id for item in tasks.functions])))
         if tasks.items:
             events.append(ev.Offered(tasks.items))
-        self._step(events)
+        self._step(events, heard=False)
         if self._codes.full:
-            self._step([ev.CodeDropped(self._codes.trim(self._machine.in_use()))])
+            self._step([ev.CodeDropped(self._codes.trim(self._machine.in_use()))], heard=False)
         missing, self._missing = self._missing, []
         return missing
 
     def kill(self, attempts: Sequence[Held]) -> None:
         """Stop these attempts."""
-        self._step([ev.KillAsked(tuple(attempts))])
+        self._step([ev.KillAsked(tuple(attempts))], heard=False)
 
     def turn(self) -> Sequence[Outcome]:
         """Do what is due, and return what has ended."""
@@ -133,15 +145,16 @@ class SimHost:
 
     def drain(self) -> None:
         """Begin nothing more."""
-        self._step([ev.Drained()])
+        self._step([ev.Drained()], heard=False)
 
     def idle(self) -> bool:
         """Tell whether nothing runs or waits."""
         return self._machine.idle() and not self._outcomes
 
     def unbegun(self) -> Sequence[Held]:
-        """Return accepted attempts that no slot has begun."""
-        return self._machine.unbegun()
+        """Return accepted attempts that no slot has begun, and none will. What comes next is `close`."""
+        recalled = {process.index: self._recall(process) for process in self._processes.values()}
+        return self._machine.unbegun(recalled)
 
     def fence(self, fence_s: float | None, until: float | None = None) -> None:
         """Have all slots killed whenever the worker shows no life for so long, or past `until` by its clock."""
@@ -158,13 +171,22 @@ class SimHost:
 
     # ── carrying out ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _step(self, events: Iterable[ev.Event]) -> None:
+    def _step(self, events: Iterable[ev.Event], *, heard: bool = True) -> None:
         if self._closed:
             return
-        for action in self._machine.step(self._local(), events):
+        actions = self._machine.step(self._local(), events, heard=heard)
+        while recalled := self._carry_out(actions):
+            actions = self._machine.step(self._local(), recalled, heard=heard)
+
+    def _carry_out(self, actions: Iterable[do.Action]) -> list[ev.Event]:
+        recalled: list[ev.Event] = []
+        for action in actions:
             match action:
-                case do.Feed(slot, item):
-                    self._feed(self._processes[slot], item)
+                case do.Feed(slot, items):
+                    self._processes[slot].pipe.extend(items)
+                    self._begin(self._processes[slot])
+                case do.Recall(slot):
+                    recalled.append(ev.Recalled(slot, self._recall(self._processes[slot])))
                 case do.Report(outcome):
                     self._outcomes.append(outcome)
                 case do.SpawnSlot(slot):
@@ -174,14 +196,23 @@ class SimHost:
                     self._clock.after(KILL_S, self.crash, slot, "killed", self._processes.get(slot))
                 case do.Need(functions):
                     self._missing.extend(functions)
+        return recalled
+
+    @staticmethod
+    def _recall(process: Process) -> int:
+        count = len(process.pipe)
+        process.pipe.clear()
+        return count
 
     def _up(self, process: Process) -> None:
         if process.alive:
             self._hear(ev.SlotUp(process.index))
 
-    def _feed(self, process: Process, item: TaskItem) -> None:
-        if not process.alive:
-            return  # written into a pipe that nobody reads; its death is told next
+    def _begin(self, process: Process) -> None:
+        """Begin the next task of a slot's pipe, if it is free."""
+        if not process.alive or process.run is not None or not process.pipe:
+            return  # a dead one's pipe is read by nobody; its death is told next
+        item = process.pipe.popleft()
         plan = self._ledger.plans[item.task_id]
         run = process.run = Execution(plan, item.attempt, self._name, self._clock.now)
         process.begun += 1
@@ -202,6 +233,7 @@ class SimHost:
         self._ledger.ends(run, cause, result)
         self._trace.tell(self._clock.now, f"{self._name}/{process.index}", f"ends {plan.task_id}.{run.attempt} {cause}")
         self._hear(ev.SlotSaid(process.index, Outcome(plan.task_id, run.attempt, cause, result, None, plan.run_s)))
+        self._begin(process)
 
     def crash(self, slot: int, why: str, process: Process | None = None) -> bool:
         """End a slot's process (this one, or whichever lives), with what runs in it; return whether one lived."""

@@ -50,12 +50,12 @@ class Switchboard:
             self._post(connection, m.Stranger())
             return None
         match message:
-            case m.Outcomes(items, granted):
+            case m.Outcomes(items, granted, window):
                 text = keys((one.task_id, one.attempt) for one in items)
                 self._tell(worker_id, f"Outcomes {text}, granted {granted}")
-                return ev.Ended(worker_id, items, granted)
-            case m.Beat(granted):
-                return ev.Beaten(worker_id, granted)
+                return ev.Ended(worker_id, items, granted, window)
+            case m.Beat(granted, window):
+                return ev.Beaten(worker_id, granted, window)
             case m.Missing(functions):
                 return ev.CodeMissing(worker_id, tuple(sorted(functions)))
             case m.Draining():

@@ -105,10 +105,10 @@ class Life:
         match message:
             case m.Hello():
                 self._grants.hello(message.epoch, message.granted, message.held)
-            case m.Beat(granted):
-                self._grants.granted(granted)
-            case m.Outcomes(items, granted):
-                self._grants.granted(granted)
+            case m.Beat(granted, window):
+                self._grants.granted(granted, window)
+            case m.Outcomes(items, granted, window):
+                self._grants.granted(granted, window)
                 self._grants.reported([(one.task_id, one.attempt) for one in items])
         if self._connection is not None and self._connected:
             self.around.network.send_up(self._connection, message)

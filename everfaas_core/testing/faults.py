@@ -11,6 +11,7 @@ from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
 from everfaas_core.model.records import (
     FleetReport,
     FunctionRecord,
+    GroupPage,
     ResultRecord,
     TaskFilter,
     TaskPage,
@@ -88,6 +89,14 @@ class FaultyStore:
 
     def list_tasks(self, where: TaskFilter, cursor: str | None, limit: int) -> TaskPage:
         return self._call("list_tasks", lambda: self.inner.list_tasks(where, cursor, limit))
+
+    def group_results(
+        self, group: str, cursor: str | None, limit: int, *, bytes_max: int, with_results: bool = True
+    ) -> GroupPage:
+        def call() -> GroupPage:
+            return self.inner.group_results(group, cursor, limit, bytes_max=bytes_max, with_results=with_results)
+
+        return self._call("group_results", call)
 
     def cancel(self, ids: Sequence[TaskId]) -> Sequence[str | None]:
         return self._call("cancel", lambda: self.inner.cancel(ids))

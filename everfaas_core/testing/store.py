@@ -17,7 +17,9 @@ import pytest
 from everfaas_core.ports import Store
 from everfaas_core.testing.store_clients import ClientContract
 from everfaas_core.testing.store_dispatch import DispatchContract
+from everfaas_core.testing.store_groups import GroupContract
 from everfaas_core.testing.store_history import HistoryContract
+from everfaas_core.testing.store_large import LargeContract
 from everfaas_core.testing.store_leases import LeaseContract
 from everfaas_core.testing.store_queues import QueueContract
 from everfaas_core.testing.store_retries import RetryContract
@@ -34,7 +36,9 @@ class StoreContract(
     RetryContract,
     QueueContract,
     WakeupContract,
+    GroupContract,
     HistoryContract,
+    LargeContract,
 ):
     """All parts of the contract. Inherit, and define the fixture `make_store`."""
 

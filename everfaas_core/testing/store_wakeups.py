@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from everfaas_core.model.ids import TaskId
 from everfaas_core.model.states import Cause
 from everfaas_core.ports import Notice, Store, Watch
 from everfaas_core.testing.store_scene import A, B, Scene, hear, hear_ended
@@ -93,6 +94,21 @@ class WakeupContract:
             assert hear(watch) == [Notice(bell=True)]
             scene.store.cancel([task])
             assert hear(watch, SILENCE_S) == []
+
+    def test_what_is_told_of_an_end_is_what_is_read(self, scene: Scene) -> None:
+        with watching(scene.store, "ended") as watch:
+            ids = [scene.running()]
+            scene.finish(ids[0], result=b"a \n\x00 b")
+            ids += scene.submit(2)
+            scene.store.cancel(ids[1:])
+            heard: list[TaskId] = []
+            while len(heard) < len(ids):
+                notices = hear(watch)
+                assert notices
+                heard += [task for notice in notices for task in notice.ended]
+                told = [notice.told for notice in notices if notice.told is not None]
+                assert told == list(scene.store.results([record.task_id for record in told]))
+                assert all(notice.ended == (notice.told.task_id,) for notice in notices if notice.told is not None)
 
     def test_what_has_ended_is_told_to_all(self, scene: Scene, other: Store) -> None:
         with watching(scene.store, "ended") as one, watching(other, "ended") as two:

@@ -163,9 +163,9 @@ class TransportContract:
         pair.drive(lambda: len(pair.told) == 201)
         assert [m.items[0].task_id for m in pair.told if isinstance(m, Tasks)] == [f"t{n}" for n in range(200)]
         for number in range(200):
-            pair.uplinks[0].send(Beat(number))
+            pair.uplinks[0].send(Beat(number, 300 - number))
         pair.drive(lambda: len(pair.heard) == 200)
-        assert pair.heard == [Beaten(W, number) for number in range(200)]
+        assert pair.heard == [Beaten(W, number, 300 - number) for number in range(200)]
 
     @pytest.mark.parametrize("size_bytes", [0, 1, 40_000, 8_000_000])
     def test_payloads_of_every_size_arrive_unchanged(self, pair: Pair, size_bytes: int) -> None:
@@ -175,10 +175,10 @@ class TransportContract:
         tasks = pair.until_told(Tasks)
         assert isinstance(tasks, Tasks)
         assert tasks.items[0].payload == payload
-        pair.uplinks[0].send(Outcomes((Outcome(TaskId("t"), 1, Cause.OK, payload),), 5))
+        pair.uplinks[0].send(Outcomes((Outcome(TaskId("t"), 1, Cause.OK, payload),), 5, 9))
         ended = pair.until_heard(Ended)
         assert isinstance(ended, Ended)
-        assert (ended.items[0].result, ended.granted) == (payload, 5)
+        assert (ended.items[0].result, ended.granted, ended.window) == (payload, 5, 9)
 
     def test_tasks_for_a_worker_that_is_not_there_are_undelivered(self, pair: Pair) -> None:
         item = TaskItem(TaskId("t"), 4, FunctionId("f"), b"", None)

@@ -50,7 +50,7 @@ def encode(message: Message) -> list[Frame]:
             message.epoch,
         )
     elif isinstance(message, Outcomes):
-        message = Outcomes(tuple(_lift_outcome(item, blobs) for item in message.items), message.granted)
+        message = Outcomes(tuple(_lift_outcome(item, blobs) for item in message.items), message.granted, message.window)
     return [_PREFIX + _encoder.encode(message), *blobs]
 
 
@@ -59,7 +59,9 @@ def decode_to_dispatcher(frames: Sequence[Frame]) -> ToDispatcher:
     message = _decode(frames, _decode_to_dispatcher)
     if isinstance(message, Outcomes):
         blobs = iter(frames[1:])
-        message = Outcomes(tuple(_lower_outcome(item, blobs) for item in message.items), message.granted)
+        message = Outcomes(
+            tuple(_lower_outcome(item, blobs) for item in message.items), message.granted, message.window
+        )
         _exhausted(blobs)
     return message
 

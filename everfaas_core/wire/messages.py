@@ -89,9 +89,10 @@ class Hello(Message, frozen=True, array_like=True, tag=True):
 
 
 class Beat(Message, frozen=True, array_like=True, tag=True):
-    """I live."""
+    """I live. `window`: how many tasks I want to have at hand at once, by how quick they are of late (0: unchanged)."""
 
     granted: int
+    window: int = 0
 
 
 class Outcomes(Message, frozen=True, array_like=True, tag=True):
@@ -99,6 +100,7 @@ class Outcomes(Message, frozen=True, array_like=True, tag=True):
 
     items: tuple[Outcome, ...]
     granted: int
+    window: int = 0
 
 
 class Missing(Message, frozen=True, array_like=True, tag=True):

@@ -21,11 +21,17 @@ class KillSlot(Struct, frozen=True):
 
 
 class Feed(Struct, frozen=True):
-    """Write a task to a slot; `with_code` when the slot does not hold its function."""
+    """Write tasks to a slot, and before them the code of functions that it does not hold."""
 
     slot: int
-    item: TaskItem
-    with_code: bool
+    items: tuple[TaskItem, ...]
+    functions: tuple[FunctionId, ...] = ()
+
+
+class Recall(Struct, frozen=True):
+    """Take back what waits in a slot's pipe and was not begun; answered by Recalled before any other event."""
+
+    slot: int
 
 
 class Report(Struct, frozen=True):
@@ -40,4 +46,4 @@ class Need(Struct, frozen=True):
     functions: tuple[FunctionId, ...]
 
 
-Action = SpawnSlot | KillSlot | Feed | Report | Need
+Action = SpawnSlot | KillSlot | Feed | Recall | Report | Need

@@ -40,6 +40,10 @@ class WorkerHost(SlotHost, Protocol):
     def accepted(self) -> int:
         """Tasks accepted so far."""
 
+    @property
+    def ahead(self) -> bool:
+        """Whether each slot has something to do after its current task."""
+
     def drain(self) -> None:
         """Begin nothing more; report what never began as GIVEN_BACK."""
 
@@ -47,7 +51,7 @@ class WorkerHost(SlotHost, Protocol):
         """Tell whether nothing runs, waits to run, or waits to be reported."""
 
     def unbegun(self) -> Sequence[Held]:
-        """Return accepted attempts that no slot has begun."""
+        """Return accepted attempts that no slot has begun, and none will. What comes next is `close`."""
 
 
 class AgentConfig(Struct, frozen=True, kw_only=True):

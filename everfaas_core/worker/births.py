@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 class Ask(IntEnum):
     """What the worker asks of the nursery."""
 
-    FORK = 1  # start a slot; its end of a socket pair comes with the record
+    FORK = 1  # start a slot; its ends of a socket pair and of a pipe come with the record
     KILL = 2  # kill a slot with all its descendants
     PULSE = 3  # the worker lives; `number` ms without another one, and all slots are killed (0: never)
 

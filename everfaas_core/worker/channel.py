@@ -7,6 +7,7 @@ The slot's end is plain and blocking.
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from collections import deque
@@ -23,8 +24,13 @@ MESSAGE_BYTES_MAX: Final = 2 * 1024**3
 """A longer message is malformed: results and payloads are limited far below it."""
 
 SENT_PARTS_MAX: Final = 64  # buffers of one system call; far below IOV_MAX
+TOKENS_MAX: Final = 256  # in a slot's pipe; so many are told apart
 READS_PER_TURN: Final = 32
 """Reads of one channel in one turn, so that a stream of results can't keep the worker from its other slots."""
+
+SOCKET_BYTES: Final = 1024 * 1024
+"""What the kernel may hold of a pipe in each direction, if the machine allows so much: a large message then takes few
+turns of the worker, and its slot need not wait for them."""
 
 _COUNT: Final = struct.Struct("<I")
 M = TypeVar("M")
@@ -34,6 +40,14 @@ def pack(frames: Sequence[Frame]) -> list[Frame]:
     """Return the parts to send for a message of these frames."""
     lengths = (len(frame) for frame in frames)
     return [struct.pack(f"<I{len(frames)}Q", len(frames), *lengths), *frames]
+
+
+def make_pipe() -> tuple[socket.socket, socket.socket]:
+    """Return the two ends, the worker's and the slot's. Raises OSError."""
+    ends = socket.socketpair()
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+    return ends
 
 
 class Inbox(Generic[M]):
@@ -103,12 +117,43 @@ class Inbox(Generic[M]):
         self._end = left
 
 
+class Tokens:
+    """A pipe with one byte for each task that a slot was fed and has not begun: the permission to begin it.
+
+    The slot takes a byte before it begins a task; the worker can take back those that are left. The kernel gives each
+    byte to one of them only, so a task that was taken back never begins, and both know it at once.
+    """
+
+    def __init__(self) -> None:
+        self.reader, self._writer = os.pipe()
+        for fd in (self.reader, self._writer):
+            os.set_blocking(fd, False)
+        self._given = 0
+
+    def give(self, count: int) -> None:
+        """Permit the next `count` tasks. A pipe holds far more than a slot is ever fed."""
+        os.write(self._writer, bytes((self._given + at) & 0xFF for at in range(count)))
+        self._given += count
+
+    def take_back(self) -> int:
+        """Return how many of the last tasks were not begun, and never will be."""
+        try:
+            return len(os.read(self.reader, TOKENS_MAX))
+        except BlockingIOError:
+            return 0
+
+    def close(self) -> None:
+        os.close(self.reader)
+        os.close(self._writer)
+
+
 class Channel:
     """The worker's end, to one life of a slot."""
 
-    def __init__(self, end: socket.socket, birth: int) -> None:
+    def __init__(self, end: socket.socket, birth: int, tokens: Tokens) -> None:
         end.setblocking(False)
         self._socket = end
+        self._tokens = tokens
         self._inbox: Inbox[Outcomes] = Inbox(_outcomes)
         self._outgoing: deque[memoryview] = deque()
         self.birth = birth
@@ -124,10 +169,15 @@ class Channel:
         """Whether something waits for room: then wait for the descriptor to be writable."""
         return bool(self._outgoing)
 
-    def send(self, tasks: Tasks) -> None:
+    def feed(self, tasks: Tasks) -> None:
         """Send as much as there is room for, and keep the rest."""
+        self._tokens.give(len(tasks.items))
         self._outgoing.extend(memoryview(part) for part in pack(encode(tasks)))
         self.flush()
+
+    def recall(self) -> int:
+        """Take back what the slot has not begun; return how many tasks, the last ones, that are."""
+        return self._tokens.take_back()
 
     def flush(self) -> None:
         """Send what was kept, as far as there is room."""
@@ -166,16 +216,20 @@ class Channel:
         return messages
 
     def close(self) -> None:
-        """Close the descriptor."""
+        """Close the descriptors."""
         self._socket.close()
+        self._tokens.close()
 
 
 class SlotPipe:
     """The slot's end."""
 
-    def __init__(self, end: socket.socket) -> None:
+    def __init__(self, end: socket.socket, tokens_fd: int) -> None:
         end.setblocking(True)
         self._socket = end
+        self._tokens_fd = tokens_fd
+        self._come = 0  # tasks that have come in
+        self._token: int | None = None  # taken, and not used yet
         self._inbox: Inbox[Tasks] = Inbox(_tasks)
 
     def send(self, outcomes: Outcomes) -> None:
@@ -197,6 +251,26 @@ class SlotPipe:
             messages = self._inbox.filled(count)
             if messages:
                 return messages
+
+    def may_begin(self) -> bool:
+        """Take the permission for the next task, in the order in which they came; False: it was taken back.
+
+        Raises OSError if the function before has closed the pipe, EOFError when the worker is gone.
+        """
+        wanted = self._come & 0xFF
+        self._come += 1
+        if self._token is None:
+            try:
+                token = os.read(self._tokens_fd, 1)
+            except BlockingIOError:
+                return False
+            if not token:
+                raise EOFError
+            self._token = token[0]
+        if self._token != wanted:  # those in between were taken back, and others were permitted since
+            return False
+        self._token = None
+        return True
 
 
 def _outcomes(frames: Sequence[Frame]) -> Outcomes:

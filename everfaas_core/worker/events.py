@@ -39,6 +39,16 @@ class SlotSaid(Struct, frozen=True):
     outcome: Outcome
 
 
+class Recalled(Struct, frozen=True):
+    """The last `count` tasks that a slot was fed were taken back: it never began them, and never will.
+
+    This is told before anything that happened after the Recall.
+    """
+
+    slot: int
+    count: int
+
+
 class SlotDown(Struct, frozen=True):
     """A slot's process is dead, and all that it said before has been told. `begun` counts the tasks it had begun.
 
@@ -60,4 +70,4 @@ class Drained(Struct, frozen=True):
     """Begin nothing more; what runs may finish."""
 
 
-Event = Offered | CodeArrived | CodeDropped | SlotUp | SlotSaid | SlotDown | KillAsked | Drained
+Event = Offered | CodeArrived | CodeDropped | SlotUp | SlotSaid | Recalled | SlotDown | KillAsked | Drained

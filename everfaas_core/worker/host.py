@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from everfaas_core.wire.messages import Held, Outcome, Tasks
 from everfaas_core.worker import actions as do
 from everfaas_core.worker import events as ev
 from everfaas_core.worker.births import Report, Tell, Why
-from everfaas_core.worker.channel import Channel
+from everfaas_core.worker.channel import Channel, Tokens, make_pipe
 from everfaas_core.worker.code_cache import CodeCache
 from everfaas_core.worker.machine import Machine
 from everfaas_core.worker.nursery import Nursery
@@ -69,6 +68,7 @@ class ProcessHost:
         self._early: list[ev.Event] = []  # learnt while carrying out actions
         self._fence_s = config.fence_s
         self._fence_until: float | None = None
+        self._fenced = False  # the nursery expects pulses
         self._pulse_at = 0.0
         self._closed = False
 
@@ -83,6 +83,16 @@ class ProcessHost:
     def granted(self) -> int:
         """Cumulative credit: never falls."""
         return self._machine.granted
+
+    @property
+    def window(self) -> int:
+        """Tasks that it wants to have at hand now; may fall."""
+        return self._machine.window
+
+    @property
+    def ahead(self) -> bool:
+        """Whether each slot has something to do after its current task: then nothing is urgent."""
+        return self._machine.ahead
 
     @property
     def accepted(self) -> int:
@@ -106,15 +116,16 @@ class ProcessHost:
             events.append(ev.CodeArrived(tuple(item.function_id for item in tasks.functions)))
         if tasks.items:
             events.append(ev.Offered(tasks.items))
-        self._step(self._clock(), events)
+        self._step(self._clock(), events, heard=False)
         if self._codes.full:
-            self._step(self._clock(), [ev.CodeDropped(self._codes.trim(self._machine.in_use()))])
+            dropped = self._codes.trim(self._machine.in_use())
+            self._step(self._clock(), [ev.CodeDropped(dropped)], heard=False)
         missing, self._missing = self._missing, []
         return missing
 
     def kill(self, attempts: Sequence[Held]) -> None:
         """Stop these attempts. Unknown ones are ignored."""
-        self._step(self._clock(), [ev.KillAsked(tuple(attempts))])
+        self._step(self._clock(), [ev.KillAsked(tuple(attempts))], heard=False)
 
     def running(self) -> Sequence[Held]:
         """Return all attempts accepted and not yet reported."""
@@ -129,7 +140,7 @@ class ProcessHost:
         events += self._hear_nursery()
         self._kill_suspects(now)
         self._step(now, events)
-        self._pulse(now)
+        self._keep_fence(now)
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
@@ -140,7 +151,7 @@ class ProcessHost:
         due = [*self._suspects.values()]
         if (planned := self._machine.next_timer()) is not None:
             due.append(planned)
-        if self._fence_s is not None:
+        if self._fenced:
             due.append(self._pulse_at)
         return min(due, default=None)
 
@@ -157,26 +168,28 @@ class ProcessHost:
 
     def drain(self) -> None:
         """Begin nothing more; what never began is reported as GIVEN_BACK."""
-        self._step(self._clock(), [ev.Drained()])
+        self._step(self._clock(), [ev.Drained()], heard=False)
 
     def idle(self) -> bool:
         """Tell whether nothing runs or waits, but what came too late while draining (see `unbegun`)."""
         return self._machine.idle() and not self._outcomes
 
     def unbegun(self) -> Sequence[Held]:
-        """Return accepted attempts that no slot has begun."""
-        return self._machine.unbegun()
+        """Return accepted attempts that no slot has begun, and none will. What comes next is `close`."""
+        return self._machine.unbegun({slot: channel.recall() for slot, channel in self._channels.items()})
 
     def fence(self, fence_s: float | None, until: float | None = None) -> None:
         """Have all slots killed whenever this process shows no life for so long (stopped, swapped out); None: never.
 
         At `until` (monotonic) they are killed in any case, FENCE_LATE_S later than this process would stop what runs.
+        The fence stands while there is something to run: idle slots need none, and then nobody wakes for it.
         """
         self._fence_s = fence_s
         self._fence_until = until
-        self._pulse_at = 0.0
-        if fence_s is None and self._nursery is not None:
-            self._nursery.pulse(None)
+        if fence_s is None:
+            self._open_fence()
+        elif not self._machine.idle():
+            self._pulse(self._clock())
 
     def pids(self) -> dict[int, int]:
         """Return the process id of each living slot."""
@@ -231,6 +244,7 @@ class ProcessHost:
                 events += self._on_report(report)
         except EOFError:
             nursery, self._nursery = self._nursery, None
+            self._fenced = False
             nursery.close()
             reason = f"the nursery of the worker's slots {nursery.epitaph()}, and the slots with it"
             self._log.error("%s; starting a new one", reason)
@@ -282,15 +296,25 @@ class ProcessHost:
 
     # ── doing ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _step(self, now: float, events: Iterable[ev.Event]) -> None:
+    def _step(self, now: float, events: Iterable[ev.Event], *, heard: bool = True) -> None:
         if self._closed:
             return
-        for action in self._machine.step(now, events):
+        actions = self._machine.step(now, events, heard=heard)
+        while recalled := self._carry_out(actions):
+            actions = self._machine.step(now, recalled, heard=heard)
+
+    def _carry_out(self, actions: Iterable[do.Action]) -> list[ev.Event]:
+        """Do what the machine wants; return what it has to hear before anything else."""
+        recalled: list[ev.Event] = []
+        for action in actions:
             match action:
-                case do.Feed(slot, item, with_code):
-                    functions = (self._codes.get(item.function_id),) if with_code else ()
-                    self._channels[slot].send(Tasks((item,), functions))
+                case do.Feed(slot, items, functions):
+                    if self._fence_s is not None and not self._fenced:
+                        self._pulse(self._clock())  # before anything can run
+                    self._channels[slot].feed(Tasks(items, tuple(self._codes.get(one) for one in functions)))
                     self._watch(self._channels[slot])
+                case do.Recall(slot):
+                    recalled.append(ev.Recalled(slot, self._channels[slot].recall()))
                 case do.Report(outcome):
                     self._outcomes.append(outcome)
                 case do.SpawnSlot(slot):
@@ -300,6 +324,7 @@ class ProcessHost:
                         self._nursery.kill(self._channels[slot].birth)
                 case do.Need(functions):
                     self._missing.extend(functions)
+        return recalled
 
     def _spawn(self, slot: int) -> None:
         assert self._selector is not None
@@ -310,29 +335,44 @@ class ProcessHost:
                 nursery = Nursery(self._config.slots, path, self._config.keep_env)
                 nursery.start(self._selector)
                 self._nursery = nursery
-                self._pulse_at = 0.0
-            ours, theirs = socket.socketpair()
+            ours, theirs = make_pipe()
+            tokens = Tokens()
         except OSError as error:  # out of processes or descriptors: the machine tries again, ever more slowly
             self._log.error("a slot can't be started: %s", error)
             self._early.append(ev.SlotDown(slot, f"a slot can't be started: {error}", 0))
             return
         self._births += 1
-        channel = Channel(ours, self._births)
+        channel = Channel(ours, self._births, tokens)
         self._channels[slot] = channel
         self._slots[channel.birth] = slot
         self._selector.register(channel.fileno())
         with theirs:
-            self._nursery.fork(channel.birth, slot, theirs)
+            self._nursery.fork(channel.birth, slot, [theirs.fileno(), tokens.reader])
 
     def _watch(self, channel: Channel) -> None:
         if self._selector is not None and not channel.ended and channel.choked != channel.watched_for_room:
             channel.watched_for_room = channel.choked
             self._selector.register(channel.fileno(), write=channel.choked)
 
+    def _keep_fence(self, now: float) -> None:
+        """Show life when that is due, or take the fence away when there is nothing left that it would stop."""
+        if not self._fenced or now < self._pulse_at:
+            return
+        if self._machine.idle():
+            self._open_fence()
+        else:
+            self._pulse(now)
+
     def _pulse(self, now: float) -> None:
-        if self._fence_s is not None and self._nursery is not None and now >= self._pulse_at:
+        if self._fence_s is not None and self._nursery is not None:
+            self._fenced = True
             self._pulse_at = now + self._fence_s / PULSES_PER_FENCE
             self._nursery.pulse(self._fence_from(now))
+
+    def _open_fence(self) -> None:
+        if self._fenced and self._nursery is not None:
+            self._nursery.pulse(None)
+        self._fenced = False
 
     def _fence_from(self, now: float) -> float | None:
         """Return how long from now the slots may live without another sign of life."""

@@ -1,14 +1,14 @@
 """The worker's machine: decides which slot runs what. `step(now, events) -> actions`.
 
 Pure: no clock, no I/O, no randomness. The host carries the actions out and tells what came of them. Each attempt that
-was accepted is reported exactly once. A slot that dies ends the one task it had begun; what waited behind it is fed to
-another slot, or given back, without losing an attempt.
+was accepted is reported exactly once, and begins once at the most. A slot that dies ends what it had begun; what waited
+behind that is fed to another slot, or given back, without losing an attempt.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from everfaas_core.model.ids import FunctionId, TaskId
@@ -16,10 +16,11 @@ from everfaas_core.model.states import Cause
 from everfaas_core.wire.messages import Held, Outcome, TaskItem
 from everfaas_core.worker import actions as do
 from everfaas_core.worker import events as ev
+from everfaas_core.worker.pipes import RECALL_S, Pipes
 from everfaas_core.worker.slot_state import BROKEN_STARTS, Phase, SlotState
 
-DEPTH: Final = 1
-"""Tasks that a slot is fed at a time. One: a task never waits behind a long one. See `Machine._room`."""
+WAITED_S_MAX: Final = 0.1
+"""When no slot has taken a task for so long, what waits here goes back, for a worker that may have a slot free."""
 
 WAITING_MAX: Final = 10_000
 """Tasks that wait for a slot or for code; what comes beyond it is given back at once."""
@@ -38,6 +39,7 @@ class Machine:
         self.draining = False
         self.accepted = 0
         self.granted = 0
+        self.window = 0  # tasks that it wants to have in hand now, all in all
         self._attempts: dict[Held, SlotState | None] = {}  # accepted and not reported; None: not fed
         self._items: dict[Held, TaskItem] = {}
         self._waiting: deque[TaskItem] = deque()
@@ -45,9 +47,12 @@ class Machine:
         self._live: dict[TaskId, Held] = {}  # the latest attempt of each task
         self._behind: dict[Held, TaskItem] = {}  # new attempts, by the older one that has to end first
         self._kept: list[TaskItem] = []  # came while draining: leaves with the Bye
+        self._pipes = Pipes(self.slots)
+        self._fed_at = 0.0  # when a task was last fed, or nothing was waiting
+        self._recalls: list[SlotState] = []  # to be emptied with the end of this step
         self._returned = 0  # tasks given back because they came while draining
         self._refed: set[Held] = set()  # fed a second time because the slot lacked the code
-        self._cancelled: set[Held] = set()  # to be killed as soon as they are a slot's current task
+        self._cancelled: set[Held] = set()  # fed and to be killed: taken back, or as their slot's current task
         self._codes: set[FunctionId] = set()
         self._out: list[do.Action] = []
 
@@ -57,11 +62,13 @@ class Machine:
         """Return all attempts accepted and not reported."""
         return list(self._attempts)
 
-    def unbegun(self) -> list[Held]:
-        """Return the attempts that no slot has begun, as far as is known here."""
-        return [
-            key for key, slot in self._attempts.items() if slot is None or (slot.queue and held(slot.queue[0]) != key)
-        ]
+    def unbegun(self, taken_back: Mapping[int, int]) -> list[Held]:
+        """Return the attempts that no slot has begun. `taken_back` counts the last ones of each slot's pipe."""
+        behind: list[Held] = []
+        for index, count in taken_back.items():
+            queue = [held(item) for item in self.slots[index].queue]
+            behind += queue[len(queue) - count :]
+        return [key for key, slot in self._attempts.items() if slot is None] + behind
 
     def idle(self) -> bool:
         """Tell whether nothing runs or waits to run; what came too late in a drain does not count."""
@@ -71,22 +78,39 @@ class Machine:
         """Return the functions of all attempts: their code has to stay."""
         return {item.function_id for item in self._items.values()}
 
+    @property
+    def ahead(self) -> bool:
+        """Whether each slot has something to do after its current task: then nothing is urgent."""
+        return len(self._attempts) >= 2 * len(self.slots)
+
     def ready(self) -> bool:
         """Tell whether a slot would run a task at once."""
-        return any(self._room(slot) > 0 for slot in self.slots)
+        return any(slot.phase is Phase.LIVE and not slot.queue for slot in self.slots)
 
     def next_timer(self) -> float | None:
         """Return the instant at which `step` has to be called at the latest, or None."""
-        return min((slot.due for slot in self.slots if slot.due is not None), default=None)
+        times = [slot.due for slot in self.slots if slot.due is not None]
+        times += [slot.current_at + RECALL_S for slot in self.slots if slot.keeps_waiting]
+        if self._waiting and self._pipes.all_busy():
+            times.append(self._fed_at + WAITED_S_MAX)
+        return min(times, default=None)
 
-    def step(self, now: float, events: Iterable[ev.Event]) -> list[do.Action]:
-        """Take in what has happened, and return what is to be done, in order."""
+    def step(self, now: float, events: Iterable[ev.Event], *, heard: bool = True) -> list[do.Action]:
+        """Take in what has happened, and return what is to be done, in order.
+
+        `heard`: all that slots have said by now has been told. Otherwise nothing is concluded from their silence.
+        """
+        if not self._waiting:
+            self._fed_at = now
         for event in events:
             self._take(now, event)
-        self._pass_time(now)
+        if heard:
+            self._pass_time(now)
         self._place(now)
-        self._note_credit()
-        out, self._out = self._out, []
+        self._note_credit(now)
+        # Last, so that what is counted as taken back are the last ones of the queue as it is when that is told.
+        recalls = [do.Recall(slot.index) for slot in self._recalls if slot.phase is Phase.LIVE]
+        out, self._out, self._recalls = [*self._out, *recalls], [], []
         return out
 
     def _take(self, now: float, event: ev.Event) -> None:
@@ -100,6 +124,8 @@ class Machine:
                 if self.slots[index].phase is Phase.STARTING:
                     self.slots[index].move(Phase.LIVE)
                     self.slots[index].due = None
+            case ev.Recalled(index, count):
+                self._on_recalled(self.slots[index], count)
             case ev.SlotDown(index, reason, begun):
                 self._on_down(now, self.slots[index], reason, begun)
             case ev.CodeArrived(functions):
@@ -162,41 +188,53 @@ class Machine:
         self._behind.clear()
         for key in unfed:
             self._report(key, Cause.GIVEN_BACK, "the worker is draining")
+        for slot in self.slots:
+            if slot.keeps_waiting:
+                self._recall(slot)
 
     def _place(self, now: float) -> None:
+        """Feed what waits: idle slots first, then the pipes of slots whose work is quick."""
+        fed: dict[int, tuple[list[TaskItem], list[FunctionId]]] = {}
         while self._waiting:
             item = self._waiting[0]
-            slot = self._choose(item.function_id)
+            slot = self._pipes.choose(now, item)
             if slot is None:
                 self._return_if_broken()
-                return
+                break
+            self._fed_at = now
             self._waiting.popleft()
             self._attempts[held(item)] = slot
-            slot.queue.append(item)
-            self._out.append(do.Feed(slot.index, item, not slot.hold(item.function_id)))
+            self._pipes.fill(slot, item)
+            items, functions = fed.setdefault(slot.index, ([], []))
+            items.append(item)
+            if not slot.hold(item.function_id):
+                functions.append(item.function_id)
             if len(slot.queue) == 1:
                 slot.begin_current(now)
+        for index, (items, functions) in fed.items():
+            self._out.append(do.Feed(index, tuple(items), tuple(functions)))
 
-    def _choose(self, function_id: FunctionId) -> SlotState | None:
-        """Return a slot with room, if there is one that holds the function, that."""
-        chosen = None
-        for slot in self.slots:
-            if self._room(slot) > 0:
-                if function_id in slot.functions:
-                    return slot
-                chosen = chosen or slot
-        return chosen
-
-    def _room(self, slot: SlotState) -> int:
-        """Return how many tasks a slot would take now. The one place that knows how deep slots are fed."""
-        return DEPTH - len(slot.queue) if slot.phase is Phase.LIVE else 0
-
-    def _note_credit(self) -> None:
+    def _note_credit(self, now: float) -> None:
         """Raise the credit to what could be accepted now. It is a promise: never taken back."""
-        if not self.draining:
-            unfed = len(self._waiting) + sum(len(items) for items in self._lacking.values())
-            free = sum(self._room(slot) for slot in self.slots) - unfed
-            self.granted = max(self.granted, self.accepted + max(free, 0))
+        if self.draining:
+            return
+        wanted, fed = self._pipes.window(now)
+        self.window = max(wanted, len(self.slots))  # slots that are being started are back before this is acted on
+        unfed = len(self._waiting) + len(self._behind) + sum(len(items) for items in self._lacking.values())
+        free = wanted - unfed - fed
+        self.granted = max(self.granted, self.accepted + max(free, 0))
+
+    def _on_recalled(self, slot: SlotState, count: int) -> None:
+        """Let others have what a slot did not come to."""
+        self._put_back([slot.queue.pop() for _ in range(count)][::-1])
+        if len(slot.queue) != 1:
+            slot.due = None  # it has begun none, or the next one already: then the first one's outcome is on its way
+        self._heed_cancel(slot)
+
+    def _return_what_waits(self) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for item in waiting:
+            self._report(held(item), Cause.GIVEN_BACK, "the worker's slots were busy for longer than expected")
 
     def _return_if_broken(self) -> None:
         """When no slot will start any more for now, keep nothing waiting for it."""
@@ -216,6 +254,9 @@ class Machine:
             return
         slot.queue.popleft()
         slot.ended += 1
+        slot.recalled = False
+        if outcome.run_s is not None:
+            self._pipes.pace.ran(item.function_id, outcome.run_s)
         if slot.doom is not None:
             slot.doom = Cause.GIVEN_BACK  # killed for a task that ended first: nobody else is to blame
         if outcome.cause is Cause.GIVEN_BACK:
@@ -225,8 +266,7 @@ class Machine:
             self._out.append(do.Report(outcome))
         if slot.phase is Phase.LIVE:
             slot.begin_current(now)
-            if slot.queue and held(slot.queue[0]) in self._cancelled:
-                self._doom(slot, Cause.CANCELLED)
+            self._heed_cancel(slot)
 
     def _feed_again(self, slot: SlotState, item: TaskItem) -> None:
         """The slot lacked the code: feed the task once more, with it."""
@@ -249,9 +289,11 @@ class Machine:
             timeout_s = queue[0].timeout_s or 0.0
             text = f"exceeded deadline of {timeout_s:g} s" if doom is Cause.DEADLINE else "cancelled"
             self._report(held(queue.pop(0)), doom, text)
-        elif queue and doom is None and (begun is None or begun > slot.ended):
-            self._report(held(queue.pop(0)), Cause.SLOT_CRASHED, reason)
-        self._put_back(queue)
+        # Usually one. It may have begun others since if it could not say so, having broken its connection.
+        lost = min(1 if begun is None else max(begun - slot.ended, 0), len(queue))
+        for item in queue[:lost]:
+            self._report(held(item), Cause.SLOT_CRASHED, reason)
+        self._put_back(queue[lost:])
 
     def _put_back(self, items: list[TaskItem]) -> None:
         """Put fed tasks that never began before all that wait."""
@@ -279,18 +321,40 @@ class Machine:
             elif item in self._kept:
                 self._kept.remove(item)
             elif item in self._behind.values():
-                self._behind = {older: one for older, one in self._behind.items() if one is not item}
+                self._step_aside(item)
             elif item in (lacking := self._lacking.get(item.function_id, [])):
                 lacking.remove(item)
             self._report(key, Cause.CANCELLED, "cancelled")
-        elif held(slot.queue[0]) != key:
-            self._cancelled.add(key)
+            return
+        self._cancelled.add(key)
+        if held(slot.queue[0]) != key:
+            self._recall(slot)
         elif slot.doom is not Cause.DEADLINE:
-            self._doom(slot, Cause.CANCELLED)
+            self._end_current(slot, Cause.CANCELLED)
 
-    def _doom(self, slot: SlotState, cause: Cause) -> None:
-        slot.doom = cause
-        self._kill_slot(slot)
+    def _step_aside(self, item: TaskItem) -> None:
+        """Take an attempt that waits for an older one out of their line."""
+        older = next(one for one, behind in self._behind.items() if behind is item)
+        if (newer := self._behind.pop(held(item), None)) is None:
+            del self._behind[older]
+            self._live[item.task_id] = older
+        else:
+            self._behind[older] = newer
+
+    def _heed_cancel(self, slot: SlotState) -> None:
+        if slot.queue and held(slot.queue[0]) in self._cancelled:
+            self._end_current(slot, Cause.CANCELLED)
+
+    def _end_current(self, slot: SlotState, cause: Cause) -> None:
+        """Kill a slot for its current task; but not before it is certain that it will not be in the midst of the next.
+
+        If what is behind can't be taken back, it has begun, so the current one has ended, and its outcome comes next.
+        """
+        if len(slot.queue) > 1:
+            self._recall(slot)
+        else:
+            slot.doom = cause
+            self._kill_slot(slot)
 
     def _kill_slot(self, slot: SlotState) -> None:
         if slot.phase in (Phase.LIVE, Phase.STARTING):
@@ -298,8 +362,17 @@ class Machine:
             slot.due = None
             self._out.append(do.KillSlot(slot.index))
 
+    def _recall(self, slot: SlotState) -> None:
+        if slot.phase is Phase.LIVE and not slot.recalled:
+            slot.recalled = True
+            self._recalls.append(slot)
+
     def _pass_time(self, now: float) -> None:
+        if self._waiting and now >= self._fed_at + WAITED_S_MAX and self._pipes.all_busy():
+            self._return_what_waits()
         for slot in self.slots:
+            if slot.keeps_waiting and now >= slot.current_at + RECALL_S:
+                self._recall(slot)
             if slot.due is None or now < slot.due:
                 continue
             if slot.phase is Phase.DOWN and not self.draining:
@@ -310,7 +383,7 @@ class Machine:
             elif slot.phase is Phase.STARTING:
                 self._kill_slot(slot)
             elif slot.phase is Phase.LIVE:
-                self._doom(slot, Cause.DEADLINE)
+                self._end_current(slot, Cause.DEADLINE)
 
     def _report(self, key: Held, cause: Cause, reason: str) -> None:
         self._forget(key)

@@ -92,9 +92,9 @@ class Nursery:
         """Return the descriptor on which reports come in, -1 when closed."""
         return -1 if self._control is None else self._control.fileno()
 
-    def fork(self, birth: int, cell: int, end: socket.socket) -> None:
-        """Ask for a slot that serves `end`; the caller closes its copy."""
-        self._ask(Request(Ask.FORK, birth, cell), [end.fileno()])
+    def fork(self, birth: int, cell: int, fds: Sequence[int]) -> None:
+        """Ask for a slot that serves these two: its end of the connection, and of its tokens. They are copied."""
+        self._ask(Request(Ask.FORK, birth, cell), fds)
 
     def kill(self, birth: int) -> None:
         """Ask for a slot's death. Harmless if it is dead already."""

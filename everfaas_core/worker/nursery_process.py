@@ -38,6 +38,7 @@ from everfaas_core.worker.births import (
 )
 
 READ_RECORDS_MAX: Final = 64
+FDS_MAX: Final = 2 * READ_RECORDS_MAX  # two with each FORK
 REPORTS_BYTES_MAX: Final = 1 << 20
 """Reports that wait for a worker which does not read. At this mark the nursery ends, and all slots with it."""
 
@@ -105,7 +106,7 @@ class NurseryProcess:
 
     def _read(self) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(self._control, REQUEST_BYTES * READ_RECORDS_MAX, READ_RECORDS_MAX)
+            data, fds, _, _ = socket.recv_fds(self._control, REQUEST_BYTES * READ_RECORDS_MAX, FDS_MAX)
         except BlockingIOError:
             return
         except ConnectionError:
@@ -120,7 +121,7 @@ class NurseryProcess:
         for request in take_requests(self._incoming):
             match request.ask:
                 case Ask.FORK:
-                    self._fork(request, self._fds.popleft())
+                    self._fork(request, self._fds.popleft(), self._fds.popleft())
                 case Ask.KILL:
                     pid = self._pids.get(request.birth)
                     if pid is not None:
@@ -128,22 +129,24 @@ class NurseryProcess:
                 case Ask.PULSE:
                     self._fence_at = time.monotonic() + request.number / 1000 if request.number else None
 
-    def _fork(self, request: Request, fd: int) -> None:
+    def _fork(self, request: Request, fd: int, tokens_fd: int) -> None:
         self._begun[request.number] = 0
         try:
             pid = os.fork()
         except OSError as error:
             os.close(fd)
+            os.close(tokens_fd)
             self._tell(Report(Tell.STILLBORN, Why.ITSELF, request.birth, error.errno or 0, 0))
             return
         if pid == 0:
-            self._become_slot(fd, request.number)
+            self._become_slot(fd, tokens_fd, request.number)
         os.close(fd)
+        os.close(tokens_fd)
         self._births[pid] = request
         self._pids[request.birth] = pid
         self._tell(Report(Tell.BORN, Why.ITSELF, request.birth, pid, 0))
 
-    def _become_slot(self, fd: int, cell: int) -> NoReturn:
+    def _become_slot(self, fd: int, tokens_fd: int, cell: int) -> NoReturn:
         status = START_FAILED
         try:
             os.setsid()  # a group of its own: killed with its children, and out of reach of the terminal's Ctrl-C
@@ -154,10 +157,10 @@ class NurseryProcess:
             self._selector.close()
             self._control.close()
             for other in [int(name) for name in os.listdir("/dev/fd")]:
-                if other > 2 and other != fd:
+                if other > 2 and other not in (fd, tokens_fd):
                     with contextlib.suppress(OSError):  # the descriptor of the listing itself
                         os.close(other)
-            slot.serve(socket.socket(fileno=fd), self._begun[cell : cell + 1])
+            slot.serve(socket.socket(fileno=fd), tokens_fd, self._begun[cell : cell + 1])
             status = 0
         except BaseException:  # noqa: BLE001 - the last frame of this process: nothing may return into the nursery
             traceback.print_exc()

@@ -30,6 +30,9 @@ CHAIN_MAX: Final = 8
 
 CLASSES_MAX: Final = 16  # of an exception's bases, for retry policies
 PICKLE_PROTOCOL: Final = 5  # read by every Python from 3.8 on
+_PLAIN: Final = frozenset({bytes, bytearray, str, int, float, bool, type(None)})
+"""What refers to no module; to look through a large one for a name takes longer than to serialize it."""
+
 _OURS: Final = os.path.dirname(__file__) + os.sep
 
 
@@ -56,7 +59,7 @@ def dump(value: object, main: ModuleType) -> bytes:
 def _dumps(value: object, main: ModuleType) -> bytes:
     try:
         data = pickle.dumps(value, protocol=PICKLE_PROTOCOL)
-        if MAIN.encode() not in data:
+        if type(value) in _PLAIN or MAIN.encode() not in data:
             return data
     except Exception:  # noqa: BLE001, S110 - whatever pickle can't do, dill may
         pass

@@ -53,6 +53,10 @@ OUTCOMES_MAX: Final = 1_000
 RETAINED_BYTES_MAX: Final = 1024**3
 """With more results than this waiting to be acknowledged, no new credit is granted."""
 
+GATHER_S: Final = 0.008
+GATHER_MAX: Final = 128
+"""How long, or for how many, outcomes wait for others while each slot has more to do. Far less than a Beat."""
+
 
 class Identity(Struct, frozen=True, kw_only=True):
     """What a Hello says of a worker, the same for all of its incarnations."""
@@ -73,8 +77,16 @@ class Capacity(Protocol):
         """Cumulative credit since the start."""
 
     @property
+    def window(self) -> int:
+        """Tasks that it wants to have at hand now."""
+
+    @property
     def accepted(self) -> int:
         """Tasks accepted since the start."""
+
+    @property
+    def ahead(self) -> bool:
+        """Whether each slot has something to do after its current task."""
 
     def running(self) -> Iterable[Held]:
         """Attempts accepted and not reported."""
@@ -113,6 +125,7 @@ class Session:
         self.retained: dict[Held, Outcome] = {}  # outcomes until they are acknowledged
         self._retained_bytes = 0
         self._unsent: list[Held] = []
+        self._gather_until: float | None = None
         self._lacking: set[FunctionId] = set()
         self._base = 0  # tasks accepted before the last Hello: credit counts from there
         self._granted = 0  # as last said, since the last Hello
@@ -324,16 +337,33 @@ class Session:
     def _news(self, now: float) -> list[Directive]:
         """Say what has ended and what new credit there is, in one message; or that we live, when that is due."""
         granted = max(self._granted, self._credit())
+        if self._gathers(now, granted > self._granted):
+            return []
+        window = self._capacity.window
         unsent = [self.retained[key] for key in self._unsent if key in self.retained]
         self._unsent.clear()
         starts = range(0, len(unsent), OUTCOMES_MAX)
-        say: list[Directive] = [Say(m.Outcomes(tuple(unsent[at : at + OUTCOMES_MAX]), granted)) for at in starts]
+        say: list[Directive] = [
+            Say(m.Outcomes(tuple(unsent[at : at + OUTCOMES_MAX]), granted, window)) for at in starts
+        ]
         if now >= self._beat_at or (granted > self._granted and not say):
-            say.append(Say(m.Beat(granted)))  # only a Beat is answered by a Pulse
+            say.append(Say(m.Beat(granted, window)))  # only a Beat is answered by a Pulse
             self._contact.beat(now)
             self._beat_at = now + self._welcome.heartbeat_s
         self._granted = granted
         return say
+
+    def _gathers(self, now: float, credit: bool) -> bool:
+        """Tell whether to wait for more to say: while no slot is about to be idle, a message is worth more than one."""
+        if not (self._unsent or credit) or not self._capacity.ahead or now >= self._beat_at:
+            self._gather_until = None
+            return False
+        if self._gather_until is None:
+            self._gather_until = now + GATHER_S
+        if now < self._gather_until and len(self._unsent) < GATHER_MAX:
+            return True
+        self._gather_until = None
+        return False
 
     def _credit(self) -> int:
         if self._retained_bytes > RETAINED_BYTES_MAX:
@@ -345,7 +375,9 @@ class Session:
         due = [self._doubt_at()] if self._capacity.running() else []
         if not self.joined:
             return min([self._hello_at, *due])
-        if self._unsent:
+        if self._gather_until is not None:
+            due.append(self._gather_until)
+        elif self._unsent:
             return 0.0
         return min([self._beat_at, self._heard_at + self._welcome.liveness_s, *due])
 

@@ -30,13 +30,15 @@ class Slot:
 
     def run(self) -> None:
         """Say that we are up, then answer tasks until the worker is gone."""
-        self._pipe.send(Outcomes((), 0))
         with contextlib.suppress(EOFError, ConnectionError):
+            self._pipe.send(Outcomes((), 0))
             while True:
                 for message in self._pipe.receive():
                     for function in message.functions:
                         self._shelf.put(function)
                     for item in message.items:
+                        if not self._pipe.may_begin():
+                            continue
                         self._begun[0] += 1
                         self._pipe.send(Outcomes((self._answer(item),), 0))
 
@@ -95,6 +97,6 @@ def _failure(item: TaskItem, cause: Cause, reason: str, detail: str | None) -> O
     return Outcome(item.task_id, item.attempt, cause, payload, f"{reason}\n{detail}" if detail else reason)
 
 
-def serve(end: socket.socket, begun: memoryview) -> None:
+def serve(end: socket.socket, tokens_fd: int, begun: memoryview) -> None:
     """Be a slot on this socket; returns when the worker is gone. Called once, in a process of its own."""
-    Slot(SlotPipe(end), begun).run()
+    Slot(SlotPipe(end, tokens_fd), begun).run()

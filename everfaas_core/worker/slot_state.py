@@ -56,8 +56,16 @@ class SlotState(Struct):
     functions: OrderedDict[FunctionId, None] = field(default_factory=OrderedDict)
     doom: Cause | None = None  # why we killed it: what its current task ends as, or GIVEN_BACK
     started_at: float = 0.0
+    current_at: float = 0.0  # when its current task became that, as far as is known here
+    each_s: float = 0.0  # how long a task of the queue is thought to take, at the most
+    recalled: bool = False  # since it last answered: it is fed nothing behind another task until it does
     ended: int = 0  # tasks that this process has answered
     failed_starts: int = 0
+
+    @property
+    def keeps_waiting(self) -> bool:
+        """Whether tasks wait behind the current one that might be taken back."""
+        return self.phase is Phase.LIVE and len(self.queue) > 1 and not self.recalled
 
     def move(self, phase: Phase) -> None:
         """Change phase; anything that the table does not allow is a bug."""
@@ -69,10 +77,11 @@ class SlotState(Struct):
         self.move(Phase.STARTING)
         self.started_at, self.due = now, now + START_S_MAX
         self.functions.clear()
-        self.doom, self.ended = None, 0
+        self.doom, self.ended, self.recalled = None, 0, False
 
     def begin_current(self, now: float) -> None:
         """Note that the first task of the queue is the one that runs from now on: its time counts."""
+        self.current_at = now
         timeout_s = self.queue[0].timeout_s if self.queue else None
         self.due = None if timeout_s is None else now + timeout_s
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import socket
+import struct
 from collections.abc import Sequence
 from typing import Final
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from everfaas_core.model.errors import ConfigError, WireError
 from everfaas_core.ports import Selector, UplinkContext
@@ -26,6 +26,8 @@ LINGER_MS: Final = 1_000
 """How long a Bye, and the outcomes before it, may take to leave when the worker closes."""
 
 _URL: Final = re.compile(r"tcp://(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):(\d{1,5})|ipc://\S+")
+# What a monitor says: event and value. pyzmq's own reader of it would import asyncio, 4 MB in each worker.
+_EVENT: Final = struct.Struct("=hi")
 _WATCHED: Final = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
 
 
@@ -116,7 +118,7 @@ class DealerUplink:
         """Read the monitor; return True if the connection has just been made."""
         made = False
         while self._monitor is not None and readable(self._monitor):
-            event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
+            event, _value = _EVENT.unpack(self._monitor.recv_multipart(zmq.NOBLOCK)[0])
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 self._connected = made = True
             elif event == zmq.EVENT_DISCONNECTED:

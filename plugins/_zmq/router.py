@@ -132,10 +132,10 @@ class RouterLink:
             return None
         self._peers.move_to_end(peer)
         match message:
-            case Outcomes(items, granted):
-                return Ended(worker_id, items, granted)
-            case Beat(granted):
-                return Beaten(worker_id, granted)
+            case Outcomes(items, granted, window):
+                return Ended(worker_id, items, granted, window)
+            case Beat(granted, window):
+                return Beaten(worker_id, granted, window)
             case Missing(functions):
                 return CodeMissing(worker_id, functions)
             case DrainingMessage():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
@@ -13,6 +14,8 @@ from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
 from everfaas_core.model.records import (
     FleetReport,
     FunctionRecord,
+    GroupPage,
+    GroupResult,
     ResultRecord,
     TaskDefaults,
     TaskFilter,
@@ -26,13 +29,14 @@ from everfaas_core.model.states import Cause, Status
 from everfaas_core.ports import Notice, StoreHealth, Watch
 
 from . import turns
-from .tables import Tables, Task
+from .tables import Group, Tables, Task
 from .watch import MemoryWatch
 
 PAGE_MAX: Final = 1000
 SCAN_MAX: Final = 2000  # tasks that one page's filter looks at
 
 _TOPICS: Final = ("work", "ended")
+_CURSOR: Final = re.compile(r"[0-9]{1,16}")  # of a group: the number of an end
 
 T = TypeVar("T")
 
@@ -176,6 +180,35 @@ class MemoryStore:
                 if task is not None and _matches(task, where):
                     found.append(self._record(task))
             return TaskPage(tasks=tuple(found), cursor=order[position] if position > 0 else None)
+
+    def group_results(
+        self, group: str, cursor: str | None, limit: int, *, bytes_max: int, with_results: bool = True
+    ) -> GroupPage:
+        """Return a page of a group's results, in the order of their ends. The cursor is the number of an end."""
+        if cursor is not None and not _CURSOR.fullmatch(cursor):
+            raise ValueError(f"a cursor of a group is a number of at most 16 digits, not {cursor!r}")
+        limit = max(1, min(limit, PAGE_MAX))
+        number = int(cursor or 0)
+        with self._tables.lock:
+            known = self._tables.groups.get(group, Group())
+            found: list[GroupResult] = []
+            position = bisect_right(known.ended, number, key=_number)
+            stop = min(position + limit, len(known.ended))
+            while position < stop and bytes_max > 0:
+                number, task_id = known.ended[position]
+                position += 1
+                task = self._tables.find(task_id)
+                if task is not None:
+                    result = task.result if with_results else b""
+                    bytes_max -= len(result)
+                    found.append(GroupResult(task_id=task_id, status=task.status, result=result, cursor=str(number)))
+            return GroupPage(
+                ended=tuple(found),
+                cursor=str(number),
+                tasks=known.tasks,
+                pending=known.tasks - len(known.ended),
+                more=position < len(known.ended),
+            )
 
     def cancel(self, ids: Sequence[TaskId]) -> Sequence[str | None]:
         """Cancel tasks, or mark those that run."""
@@ -323,6 +356,10 @@ class MemoryStore:
             cancel_requested=task.cancelled,
             retry_of=spec.retry_of,
         )
+
+
+def _number(end: tuple[int, TaskId]) -> int:
+    return end[0]
 
 
 def _age(record: FunctionRecord) -> str:

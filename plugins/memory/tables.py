@@ -22,6 +22,7 @@ from everfaas_core.model.records import (
     ClaimedTask,
     FleetReport,
     FunctionRecord,
+    ResultRecord,
     TaskSpec,
     TurnReply,
 )
@@ -64,6 +65,7 @@ class Task:
     cause: Cause | None = None
     ended_ms: int | None = None
     expires_ms: int | None = None
+    end_number: int = 0  # of its end, if it has a group
 
     @property
     def task_id(self) -> TaskId:
@@ -84,6 +86,14 @@ class Dispatcher:
     cancels: dict[TaskId, None] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class Group:
+    """The tasks of a group whose records are kept: how many, and those that have ended by the number of their end."""
+
+    tasks: int = 0
+    ended: list[tuple[int, TaskId]] = field(default_factory=list)
+
+
 class Tables:
     """The data. Callers hold `lock` while they use anything else of it."""
 
@@ -95,6 +105,8 @@ class Tables:
         self.tasks: dict[TaskId, Task] = {}
         self.order: list[TaskId] = []  # ids, sorted: by time of submission
         self.keys: dict[str, TaskId] = {}
+        self.groups: dict[str, Group] = {}
+        self.last_end = 0  # number of the last end of a task with a group
         self.queues: list[OrderedDict[TaskId, None]] = [OrderedDict() for _ in range(PRIORITIES)]
         self.delayed: list[tuple[int, TaskId]] = []  # heaps; entries that no longer hold are skipped
         self.deadlines: list[tuple[int, TaskId]] = []
@@ -125,6 +137,8 @@ class Tables:
         insort(self.order, task.task_id)
         if task.spec.idempotency_key is not None:
             self.keys[task.spec.idempotency_key] = task.task_id
+        if task.spec.group is not None:
+            self.groups.setdefault(task.spec.group, Group()).tasks += 1
         if task.deadline_ms is not None:
             heapq.heappush(self.deadlines, (task.deadline_ms, task.task_id))
         self.enqueue(task, delay_s, at_head=False)
@@ -213,7 +227,15 @@ class Tables:
         task.ended_ms = self.now_ms()
         task.expires_ms = task.ended_ms + int(task.ttl_s * 1000)
         heapq.heappush(self.expiry, (task.expires_ms, task.task_id))
-        self.notify("ended", Notice(ended=(task.task_id,)))
+        group = task.spec.group
+        if group is not None:
+            # Never less than the time in µs, as in every store: a cursor of an earlier process misses nothing.
+            self.last_end = max(self.last_end, int(self._clock() * 1_000_000)) + 1
+            task.end_number = self.last_end
+            self.groups[group].ended.append((task.end_number, task.task_id))
+        told = ResultRecord(task_id=task.task_id, status=status, result=result)
+        groups = () if group is None else (group,)
+        self.notify("ended", Notice(ended=(task.task_id,), groups=groups, told=told))
 
     def conclude_cancelled(self, task: Task) -> None:
         """End a task because a client wants it."""
@@ -234,6 +256,15 @@ class Tables:
             key = task.spec.idempotency_key
             if key is not None and self.keys.get(key) == task.task_id:
                 del self.keys[key]
+            if task.spec.group is not None:
+                self._leave(task.spec.group, task)
+
+    def _leave(self, name: str, task: Task) -> None:
+        group = self.groups[name]
+        group.tasks -= 1
+        del group.ended[bisect_left(group.ended, (task.end_number, task.task_id))]
+        if group.tasks == 0:
+            del self.groups[name]
 
     def evict(self, name: DispatcherId) -> None:
         """Remember to tell a dispatcher that its claims are gone, should it come back."""

@@ -49,8 +49,10 @@ def exchange(tables: Tables, turn: Turn) -> TurnReply:
     claimed: list[ClaimedTask] = []
     if turn.claim > 0 and not evicted:
         claimed = _unstarted(tables, me, lost.claimed)
-        claimed += claim(tables, me, turn.claim - len(claimed))
+        claimed += claim(tables, me, turn.claim - len(claimed), turn.claim_bytes)
     due_s = tables.next_due_s() if _sweeps(turn) or turn.claim > 0 else None
+    if 0 < len(claimed) < turn.claim and any(tables.queues):
+        due_s = 0.0  # stopped by the bytes: ask again
     return TurnReply(
         finished=finished,
         started=started,
@@ -197,12 +199,16 @@ def _until_ms(tables: Tables, turn: Turn) -> int:
     return tables.now_ms() + max(1, round(turn.lease_s * 1000))
 
 
-def claim(tables: Tables, me: DispatcherId, count: int) -> list[ClaimedTask]:
-    """Give out queued tasks: most urgent first, but one pick of SHARE to the least urgent."""
+def claim(tables: Tables, me: DispatcherId, count: int, bytes_max: int) -> list[ClaimedTask]:
+    """Give out queued tasks: most urgent first, but one pick of SHARE to the least urgent.
+
+    The task whose payload comes to `bytes_max`, with those before it, is the last one.
+    """
     tables.promote()
     claimed: list[ClaimedTask] = []
     now = tables.now_ms()
-    while len(claimed) < count:
+    size_bytes = 0
+    while len(claimed) < count and size_bytes < bytes_max:
         levels = [queue for queue in tables.queues if queue]
         if not levels:
             tables.waiting.add(me)
@@ -218,6 +224,7 @@ def claim(tables: Tables, me: DispatcherId, count: int) -> list[ClaimedTask]:
         task.leased_ms = now
         tables.hold(task, me)
         claimed.append(tables.describe(task))
+        size_bytes += len(task.spec.payload)
     return claimed
 
 

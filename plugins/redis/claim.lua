@@ -55,7 +55,7 @@ local function take(id)
   later('HSET', claims, id, tag .. NOW .. '|' .. (v[3] or '0') .. '|' .. (v[9] or ''))
   describe(rows, id, v)
   got = got + 1
-  bytes = bytes + #v[2]
+  bytes = bytes + size_of(v)
 end
 
 local function pop(level, most)

@@ -5,14 +5,19 @@
 -- refuses its first write, or none of them, so nothing is ever half-written.
 --
 -- t:<task>  hash:
---   st status · fn function · pl payload · sub submitted_ms · pr priority · max max_attempts · ttl result_ttl_s
+--   st status · fn function · pl payload · sub submitted_ms · pr priority · max max_attempts
+--   ttl result_ttl_s, and |<group> behind it for a task that has one: what its end has to know, in one field
 --   tmo timeout_s · bof retry_backoff_s · ron retry_on (msgpack) · rof retry_of · dl deadline_ms · due not before, ms · grp group · tag tags (msgpack)
 --   key idempotency key · att last attempt · chg attempts charged · liv '1' while attempt att runs
 --   epo attempt:epoch of the worker's Hello under which it was sent, or adopted last
 --   own dispatcher that attempt runs under · cxl '1' a cancel was asked for · res result · err error · cau cause
 --   end ended_ms · exp expires_ms · S<n> leased_ms|started_ms|worker · E<n> ended_ms|cause|run_s
+--   plb, rsb  size of a large payload or result, in bytes: it is not in the hash, but in a key of its own
+-- p:<task>, r:<task>:<attempt>  a large payload; a large result. Written before the script that makes it count, with a
+--   time to live that this script takes away: what never comes to count, or of an attempt that is stale, goes by itself
 -- f:<function>  hash: n name · p payload · o options (msgpack) · c created_ms · pr max tmo bof ttl ron for its tasks
 -- index, g:<group>, functions  lexicographic zsets for listing · idem:<key>  the task it stands for
+-- e:<group>  zset: task that has ended → number of its end · ends  number of the last end of a task with a group
 --
 -- q:<priority>  lists of queued tasks, head first; entries that ended meanwhile stay, and are skipped
 -- levels  set of the priorities whose list may hold something · queued  how many tasks wait, delayed ones too
@@ -34,13 +39,18 @@ local NOW = string.format('%.0f', now) -- numbers cost a formatting each time th
 local TERMINAL = { COMPLETED = true, FAILED = true, CANCELLED = true }
 local LEVELS = 9 -- priorities are 0 … 9
 local ARGUMENTS_MAX = 2000 -- of one call; even, so that pairs stay together (Lua's stack ends at 8000)
+local TOLD_BYTES_MAX = 1024 -- of a result that goes with the notice of its task's end, so that it need not be read
 local PROMOTE_MAX = 1000 -- delayed tasks that one call moves into their queues
 
 -- Changes that many tasks make to one key are collected by `later` and made by `flush`, in few calls.
 local pending, order = {}, {}
 local heads = {}
 local ended = {}
+local lone -- what a notice tells of a task that has ended alone
 local expiries = {}
+local groups = {} -- by what stands in `ttl`
+local told = {} -- groups in which something has ended, to be told
+local last_end
 local bell = false
 local waits = 0 -- by how much the number of waiting tasks has changed
 
@@ -83,8 +93,18 @@ local function flush()
   if waits ~= 0 then
     call('INCRBY', P .. 'queued', waits)
   end
-  if #ended > 0 then
+  if #ended == 1 and lone then
+    call('PUBLISH', P .. 'ended', lone)
+  elseif #ended > 0 then
     call('PUBLISH', P .. 'ended', table.concat(ended, ' '))
+  end
+  if last_end then
+    call('SET', P .. 'ends', string.format('%.0f', last_end))
+    local names = {}
+    for group in pairs(told) do
+      names[#names + 1] = group
+    end
+    call('PUBLISH', P .. 'ended', '+' .. cmsgpack.pack(names))
   end
   if bell and call('EXISTS', P .. 'waiting') == 1 then
     call('DEL', P .. 'waiting')
@@ -92,15 +112,28 @@ local function flush()
   end
 end
 
--- Write a terminal record, and whatever else `field, value` sets with it.
+-- Number the end of a task that has a group. A number is never less than the time in µs, so that none comes twice to
+-- those who remember one, even if the server has lost its last writes, or all of them.
+local function end_in_group(group, id)
+  last_end = last_end or math.max(tonumber(call('GET', P .. 'ends') or 0), TIME[1] * 1000000 + TIME[2])
+  last_end = last_end + 1
+  told[group] = true
+  later('ZADD', P .. 'e:' .. group, string.format('%.0f', last_end), id)
+end
+
+-- Write a terminal record, and whatever else `field, value` sets with it. A number as the result is the size of one that
+-- has a key of its own.
 local function conclude(id, ttl, status, cause, result, message, field, value)
   local expires = expiries[ttl]
   if not expires then
-    expires = string.format('%.0f', now + math.floor(tonumber(ttl) * 1000))
+    local seconds, group = string.match(ttl, '^([^|]*)|(.*)$')
+    expires = string.format('%.0f', now + math.floor(tonumber(seconds or ttl) * 1000))
     expiries[ttl] = expires
+    groups[ttl] = group
   end
+  local place = type(result) == 'number' and 'rsb' or 'res'
   local changes = {
-    'st', status, 'cau', cause, 'res', result, 'err', message, 'end', NOW, 'exp', expires, 'own', '', 'liv', '',
+    'st', status, 'cau', cause, place, result, 'err', message, 'end', NOW, 'exp', expires, 'own', '', 'liv', '',
   }
   if field then
     changes[#changes + 1] = field
@@ -109,6 +142,12 @@ local function conclude(id, ttl, status, cause, result, message, field, value)
   call('HSET', P .. 't:' .. id, unpack(changes))
   later('ZADD', P .. 'expiry', expires, id)
   ended[#ended + 1] = id
+  if #ended == 1 and type(result) == 'string' and #result <= TOLD_BYTES_MAX then
+    lone = '=' .. id .. ' ' .. status .. ' ' .. result
+  end
+  if groups[ttl] then
+    end_in_group(groups[ttl], id)
+  end
 end
 
 -- End a task that nobody holds. It leaves the delayed ones; in a queue its entry stays, to be skipped.
@@ -187,13 +226,37 @@ local function queued()
   return tonumber(call('GET', P .. 'queued') or 0)
 end
 
+local function payload_key(id)
+  return P .. 'p:' .. id
+end
+
+local function result_key(id, attempt)
+  return P .. 'r:' .. id .. ':' .. attempt
+end
+
+-- Keep what was written to a key of its own, for good. False: it is not there, or not whole.
+local function keep(key, size)
+  if call('STRLEN', key) ~= size then
+    return false
+  end
+  call('PERSIST', key)
+  return true
+end
+
 -- Delete records whose retention has passed, with all that names them.
 local function expire(limit)
   local past = call('ZRANGE', P .. 'expiry', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
   for _, id in ipairs(past) do
-    local v = call('HMGET', P .. 't:' .. id, 'grp', 'key')
+    local v = call('HMGET', P .. 't:' .. id, 'grp', 'key', 'plb', 'rsb', 'att')
+    if v[3] then
+      call('UNLINK', payload_key(id))
+    end
+    if v[4] then
+      call('UNLINK', result_key(id, v[5] or '0'))
+    end
     if v[1] then
       later('ZREM', P .. 'g:' .. v[1], id)
+      later('ZREM', P .. 'e:' .. v[1], id)
     end
     if v[2] and call('GET', P .. 'idem:' .. v[2]) == id then
       call('DEL', P .. 'idem:' .. v[2])
@@ -210,12 +273,18 @@ local function epoch_of(id, attempt)
   return of == attempt and tonumber(epoch) or 0
 end
 
--- What a dispatcher gets of a task it claims or adopts: eleven values.
-local HELD = { 'fn', 'pl', 'att', 'chg', 'pr', 'max', 'bof', 'tmo', 'dl', 'st', 'own', 'ttl', 'liv', 'cxl', 'ron' }
+-- What a dispatcher gets of a task it claims or adopts: eleven values. For a large payload that is its size, a number.
+local HELD = {
+  'fn', 'pl', 'att', 'chg', 'pr', 'max', 'bof', 'tmo', 'dl', 'st', 'own', 'ttl', 'liv', 'cxl', 'ron', 'plb',
+}
+local function size_of(v)
+  return v[2] and #v[2] or tonumber(v[16] or 0)
+end
+
 local function describe(reply, id, v)
   reply[#reply + 1] = id
   reply[#reply + 1] = v[1]
-  reply[#reply + 1] = v[2]
+  reply[#reply + 1] = v[2] or size_of(v)
   reply[#reply + 1] = v[3] or '0'
   reply[#reply + 1] = v[4] or '0'
   reply[#reply + 1] = v[5]

@@ -3,6 +3,7 @@
 -- function's name, then start and end of each attempt}, or false for an unknown or expired one.
 local FIELDS = {
   'st', 'fn', 'sub', 'pr', 'max', 'due', 'dl', 'tmo', 'grp', 'tag', 'end', 'exp', 'cau', 'err', 'cxl', 'att', 'rof',
+  'plb', 'rsb',
 }
 local names, reply = {}, {}
 for i = 3, #ARGV do
@@ -13,8 +14,8 @@ for i = 3, #ARGV do
   else
     local fn = v[2]
     names[fn] = names[fn] or call('HGET', P .. 'f:' .. fn, 'n') or ''
-    v[18] = call('HSTRLEN', key, 'pl')
-    v[19] = call('HSTRLEN', key, 'res')
+    v[18] = v[18] and tonumber(v[18]) or call('HSTRLEN', key, 'pl')
+    v[19] = v[19] and tonumber(v[19]) or call('HSTRLEN', key, 'res')
     v[20] = names[fn]
     local last = tonumber(v[16] or 0)
     local first = math.max(1, last - ARGV[2] + 1)

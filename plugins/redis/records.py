@@ -14,6 +14,8 @@ from everfaas_core.model.records import (
     ClaimedTask,
     FunctionOptions,
     FunctionRecord,
+    GroupPage,
+    GroupResult,
     TaskRecord,
 )
 from everfaas_core.model.states import Cause, Status
@@ -104,6 +106,20 @@ def task(task_id: TaskId, row: Sequence[Any] | None) -> TaskRecord | None:
         cancel_requested=bool(cancel),
         retry_of=TaskId(retry_of.decode()) if retry_of else None,
     )
+
+
+def group_page(reply: Sequence[Any], results: Sequence[bytes | None]) -> GroupPage:
+    """Read a page from the reply of group.lua, and its results; None for one whose record was deleted since."""
+    cursor, tasks, ended, more = reply[:4]
+    found = [
+        GroupResult(
+            task_id=TaskId(task.decode()), status=Status(status.decode()), result=result, cursor=number.decode()
+        )
+        for task, number, status, result in zip(reply[4::4], reply[5::4], reply[6::4], results, strict=True)
+        if result is not None
+    ]
+    pending = tasks - ended
+    return GroupPage(ended=tuple(found), cursor=cursor.decode(), tasks=tasks, pending=pending, more=bool(more))
 
 
 def _attempts(first: int, row: Sequence[bytes | None]) -> Iterator[AttemptRecord]:

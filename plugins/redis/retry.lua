@@ -1,6 +1,6 @@
 -- Submit the call of a task that has ended FAILED or CANCELLED once more, as a new task.
 -- ARGV: prefix, id, new id. Returns '' (unknown or expired), the id (it has not ended so), or the new id.
-local COPIED = { 'fn', 'pl', 'pr', 'max', 'ttl', 'tmo', 'bof', 'ron', 'grp', 'tag' }
+local COPIED = { 'fn', 'pl', 'pr', 'max', 'ttl', 'tmo', 'bof', 'ron', 'grp', 'tag', 'plb' }
 local old, new = ARGV[2], ARGV[3]
 if call('EXISTS', P .. 't:' .. new) == 1 then
   return new
@@ -18,6 +18,9 @@ for i, field in ipairs(COPIED) do
     h[#h + 1] = field
     h[#h + 1] = v[i + 2]
   end
+end
+if v[13] and call('COPY', payload_key(old), payload_key(new)) == 0 then
+  return '' -- a large payload is there as long as its record, unless somebody else has deleted it
 end
 call('HSET', P .. 't:' .. new, unpack(h))
 call('RPUSH', P .. 'q:' .. v[5], new)

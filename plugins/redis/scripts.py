@@ -16,6 +16,7 @@ _NAMES: Final = (
     "finish",
     "fleet",
     "functions",
+    "group",
     "lease",
     "list",
     "put_function",

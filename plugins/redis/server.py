@@ -14,7 +14,7 @@ from typing import Any, Final
 from msgspec import Struct
 from redis import exceptions
 from redis.backoff import NoBackoff
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.connection import Connection, PythonRespSerializer, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
 
 from everfaas_core.model.errors import EverfaasError, StoreRefused, StoreUnavailable
@@ -27,6 +27,8 @@ CONNECT_TIMEOUT_S: Final = 1.0
 SOCKET_TIMEOUT_S: Final = 1.5
 POOL_WAIT_S: Final = 0.4  # for a connection that others use; together with a timeout it stays under 2 s
 HEALTH_CHECK_S: Final = 15
+LARGE_BYTES: Final = 64 * 1024  # arguments from this size on are sent from where they are: hiredis would copy them
+READ_BYTES: Final = 256 * 1024  # of one receive
 SEND_BYTES: Final = 1024 * 1024  # each piece has a timeout of its own, so that a large batch can't run into one
 
 _CLASSES: Final = {"redis": Connection, "rediss": SSLConnection, "unix": UnixDomainSocketConnection}
@@ -104,7 +106,7 @@ class Server:
     def commands(self, commands: Sequence[Sequence[str | bytes | int | float]]) -> list[Any]:
         """Send commands in one pipeline and return their replies; errors of single ones stand among them."""
         with self._borrowed() as connection:
-            packed = _sliced(connection.pack_commands(commands))
+            packed = _sliced(_packed(connection, commands))
             try:
                 connection.send_packed_command(packed)
                 return [_read(connection) for _ in commands]
@@ -155,6 +157,7 @@ class Server:
             health_check_interval=HEALTH_CHECK_S,
             retry=Retry(NoBackoff(), 0),
             protocol=2,
+            socket_read_size=READ_BYTES,
         )
 
     @contextlib.contextmanager
@@ -196,6 +199,22 @@ class Server:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.disconnect()
+
+
+def _packed(connection: Any, commands: Sequence[Sequence[str | bytes | int | float]]) -> list[Any]:
+    """Return commands as they are sent, in pieces."""
+    pieces: list[Any] = []
+    small: list[Sequence[str | bytes | int | float]] = []
+    for command in commands:
+        if any(isinstance(part, bytes) and len(part) >= LARGE_BYTES for part in command):
+            if small:
+                pieces += connection.pack_commands(small)
+                small = []
+            packer: Any = PythonRespSerializer(LARGE_BYTES, connection.encoder.encode)
+            pieces += packer.pack(*command)
+        else:
+            small.append(command)
+    return pieces + connection.pack_commands(small) if small else pieces
 
 
 def _read(connection: Any) -> Any:

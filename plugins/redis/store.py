@@ -16,6 +16,7 @@ from everfaas_core.model.ids import SECRET_BYTES, DispatcherId, FunctionId, Task
 from everfaas_core.model.records import (
     FleetReport,
     FunctionRecord,
+    GroupPage,
     ResultRecord,
     TaskDefaults,
     TaskFilter,
@@ -30,8 +31,9 @@ from everfaas_core.ports import StoreHealth, Watch
 
 from . import records
 from .address import parse_url
+from .blobs import Blobs, is_large
 from .server import Call, Server
-from .turns import Conclusions, Tags, calls_of, reply_of
+from .turns import Conclusions, Tags, calls_of, lost_results, reply_of
 from .watch import RedisWatch
 
 VERSION_MIN: Final = (7, 0)  # Valkey 7.2 and later say so too, as `redis_version`
@@ -41,6 +43,7 @@ RESIGN_MAX: Final = 20_000  # claims that a dispatcher puts back by itself when 
 DISPATCHERS_MAX: Final = 1024  # whose tags are remembered; one, outside of tests
 
 _TOPICS: Final = ("work", "ended")
+_CURSOR: Final = re.compile(r"[0-9]{1,16}")  # of a group: the number of an end
 
 
 class RedisStore:
@@ -50,6 +53,7 @@ class RedisStore:
         self._server = Server(parse_url(url))
         self._defaults = defaults or TaskDefaults()
         self._kind = "redis"
+        self._blobs = Blobs(self._server)
         self._conclusions = Conclusions()
         self._tags: dict[DispatcherId, Tags] = {}
         self._lock = threading.Lock()
@@ -98,14 +102,14 @@ class RedisStore:
     # tasks, seen by clients
 
     def submit(self, specs: Sequence[TaskSpec], queue_max: int) -> Sequence[TaskId]:
-        """Store and enqueue all, or none; one script, whatever their number."""
+        """Store and enqueue all, or none; one script, whatever their number. Large payloads go before it."""
         if not specs:
             return []
-        defaults = self._defaults
-        arguments: list[Any] = [queue_max, defaults.priority, defaults.max_attempts, defaults.result_ttl_s]
-        for spec in specs:
-            arguments += (spec.task_id, spec.function_id, spec.payload, _packed(spec))
-        reply = self._run("submit", *arguments)
+        large = {self._blobs.payload_key(spec.task_id): spec.payload for spec in specs if is_large(spec.payload)}
+        self._blobs.put(large)
+        reply = self._submit(specs, queue_max, apart=bool(large))
+        if reply[0] == b"lost":  # the server was out of memory, or stopped for long: it takes them, or says why not
+            reply = self._submit(specs, queue_max, apart=False)
         if reply[0] == b"unknown":
             raise UnknownFunction(f"function {reply[1].decode()} is not registered", hint="register it first")
         if reply[0] == b"full":
@@ -122,6 +126,17 @@ class RedisStore:
             ids[reply[i]] = TaskId(reply[i + 1].decode())
         return ids
 
+    def _submit(self, specs: Sequence[TaskSpec], queue_max: int, *, apart: bool) -> Any:
+        """Run the script; `apart`: it finds large payloads in keys of their own."""
+        defaults = self._defaults
+        arguments: list[Any] = [queue_max, defaults.priority, defaults.max_attempts, defaults.result_ttl_s]
+        for spec in specs:
+            if apart and is_large(spec.payload):
+                arguments += (spec.task_id, spec.function_id, b"", _packed(spec, len(spec.payload)))
+            else:
+                arguments += (spec.task_id, spec.function_id, spec.payload, _packed(spec))
+        return self._run("submit", *arguments)
+
     def tasks(self, ids: Sequence[TaskId]) -> Sequence[TaskRecord | None]:
         """Return whole records, in order."""
         if not ids:
@@ -134,9 +149,12 @@ class RedisStore:
         if not ids:
             return []
         rows = self._run("results", "1", *ids)
+        results = self._blobs.results(ids, rows[1::2])
         return [
-            ResultRecord(task_id=task, status=Status(status.decode()), result=result) if status else None
-            for task, status, result in zip(ids, rows[::2], rows[1::2], strict=True)
+            ResultRecord(task_id=task, status=Status(status.decode()), result=result)
+            if status and result is not None
+            else None
+            for task, status, result in zip(ids, rows[::2], results, strict=True)
         ]
 
     def statuses(self, ids: Sequence[TaskId]) -> Sequence[str | None]:
@@ -150,6 +168,17 @@ class RedisStore:
         reply = self._run("list", where.group or "", cursor or "", limit, SCAN_MAX, *conditions)
         found = self.tasks([TaskId(task.decode()) for task in reply[1:]])
         return TaskPage(tasks=tuple(record for record in found if record), cursor=reply[0].decode() or None)
+
+    def group_results(
+        self, group: str, cursor: str | None, limit: int, *, bytes_max: int, with_results: bool = True
+    ) -> GroupPage:
+        """Return a page of a group's results, in the order of their ends. The cursor is the number of an end."""
+        if cursor is not None and not _CURSOR.fullmatch(cursor):
+            raise ValueError(f"a cursor of a group is a number of at most 16 digits, not {cursor!r}")
+        limit = max(1, min(limit, PAGE_MAX))
+        reply = self._run("group", group, cursor or "0", limit, bytes_max, "1" if with_results else "")
+        results = self._blobs.results([TaskId(task.decode()) for task in reply[4::4]], reply[7::4])
+        return records.group_page(reply, results)
 
     def cancel(self, ids: Sequence[TaskId]) -> Sequence[str | None]:
         """Cancel tasks, or mark those that run."""
@@ -191,11 +220,21 @@ class RedisStore:
             return TurnReply()
         for tag in used:
             tag.lost = True  # until proved otherwise
-        reply = reply_of(turn, calls, self._server.run(*calls))
+        reply = reply_of(turn, calls, self._exchange(turn, calls))
         for tag in used:
             tag.arrived()
         tags.leased = tags.leased or tags.lease in used
         return reply
+
+    def _exchange(self, turn: Turn, calls: Sequence[Call]) -> list[Any]:
+        """Run the calls; large results go before them, and the large payloads that they give come after."""
+        large = [item for item in turn.finishes if is_large(item.result)]
+        self._blobs.put({self._blobs.result_key(item.task_id, item.attempt): item.result for item in large})
+        replies = self._server.run(*calls)
+        if large and (again := lost_results(turn, calls, replies)):
+            again.put(self._server.run(*again.calls))
+        self._blobs.fill(calls, replies)
+        return replies
 
     def reply_lost(self, turn: Turn) -> None:
         """Behave as if the answer to the last exchange, of this turn, had not arrived. For fault injection."""
@@ -232,8 +271,8 @@ class RedisStore:
             return self._tags[dispatcher_id]
 
 
-def _packed(spec: TaskSpec) -> bytes:
-    """Return what a task says beyond its function and payload; b"" for the usual one."""
+def _packed(spec: TaskSpec, size_bytes: int | None = None) -> bytes:
+    """Return what a task says beyond function and payload; b"" for the usual one. `size_bytes`: of a payload apart."""
     values = (
         spec.priority,
         spec.delay_s or None,
@@ -247,6 +286,7 @@ def _packed(spec: TaskSpec) -> bytes:
         spec.retry_backoff_s,
         spec.retry_on,
         spec.retry_of,
+        size_bytes,
     )
     return msgspec.msgpack.encode(values) if any(value is not None for value in values) else b""
 

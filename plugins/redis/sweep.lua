@@ -15,7 +15,7 @@ local function adopted(id, worker, v)
   rows[#rows + 1] = worker
   rows[#rows + 1] = tostring(epoch_of(id, v[3]))
   describe(rows, id, v)
-  bytes = bytes + #v[2]
+  bytes = bytes + size_of(v)
 end
 
 local function adopt(id, worker, v)

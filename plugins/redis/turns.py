@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from everfaas_core.model.failure import failure_payload
-from everfaas_core.model.ids import TaskId, WorkerId
-from everfaas_core.model.records import AdoptedTask, ClaimedTask, FunctionRecord, Turn, TurnReply
+from everfaas_core.model.ids import DispatcherId, TaskId, WorkerId
+from everfaas_core.model.records import (
+    CLAIM_BYTES_MAX,
+    AdoptedTask,
+    ClaimedTask,
+    Finish,
+    FunctionRecord,
+    Turn,
+    TurnReply,
+)
 from everfaas_core.model.states import Cause
 
 from . import records
+from .blobs import is_large
 from .server import Call
 
 ITEMS_MAX: Final = 1000  # of one script call: others wait while it runs
 SWEEP_MAX: Final = 1000  # tasks that each part of one sweep looks at
 CANCELS_MAX: Final = 1000  # told in one turn; the others in the next ones
 CLAIM_MAX: Final = 2048  # tasks of one claim
-CLAIM_BYTES: Final = 32 * 1024 * 1024  # payload bytes after which a claim, or a sweep, stops
+SWEEP_BYTES: Final = 32 * 1024 * 1024  # of payloads, after which a sweep stops taking over
 DRAIN_KEPT_S: Final = 60.0  # how long a drain outlives the last report of its worker, which may change dispatchers
 
 _DEADLINE: Final = "exceeded deadline before it could be run"
 _LOST: Final = "the dispatcher that ran it was lost, and its attempts are used up"
 _CANCELLED: Final = "cancelled"
+_LOST_RESULT: Final = 2  # what finish.lua answers for a large result that is not there
 
 T = TypeVar("T")
 
@@ -84,7 +96,7 @@ class Conclusions:
 def calls_of(turn: Turn, tags: Tags, results: Conclusions) -> list[Call]:
     """Return the calls of a turn, in the order in which they have to be applied."""
     me = turn.dispatcher_id
-    calls = [Call("finish", arguments) for arguments in _finishes(turn)]
+    calls = list(_finishes(turn))
     calls += [Call("requeue", (me, *results.cancelled, *arguments)) for arguments in _requeues(turn)]
     for arguments in _starts(turn):
         limits = (me, tags.turn, records.ATTEMPTS_KEPT)
@@ -94,13 +106,13 @@ def calls_of(turn: Turn, tags: Tags, results: Conclusions) -> list[Call]:
     if _holds(turn):
         calls.append(_lease(turn, tags))
     if _sweeps(turn):
-        fixed = (me, tags.turn, str(tags.sweep), str(tags.lease), _flag(tags.sweep.lost), SWEEP_MAX, CLAIM_BYTES)
+        fixed = (me, tags.turn, str(tags.sweep), str(tags.lease), _flag(tags.sweep.lost), SWEEP_MAX, SWEEP_BYTES)
         calls.append(Call("sweep", (*fixed, *results.deadline, *results.lost, *results.cancelled, *turn.dead)))
     if turn.functions:
         calls.append(Call("functions", turn.functions))
     if turn.claim > 0:
         asked = (me, tags.turn, str(tags.claim), str(tags.lease), _flag(tags.claim.lost), min(turn.claim, CLAIM_MAX))
-        calls.append(Call("claim", (*asked, CLAIM_BYTES, *results.deadline)))
+        calls.append(Call("claim", (*asked, min(turn.claim_bytes, CLAIM_BYTES_MAX), *results.deadline)))
     return calls
 
 
@@ -170,13 +182,45 @@ def _lease(turn: Turn, tags: Tags) -> Call:
     return Call("lease", (*fixed, report, slots, CANCELS_MAX, _flag(tags.leased), kept_ms))
 
 
-def _finishes(turn: Turn) -> Iterator[Sequence[Any]]:
-    for items in _parts(turn.finishes):
-        arguments: list[Any] = [turn.dispatcher_id]
+def _finishes(turn: Turn) -> Iterator[Call]:
+    """Give the calls for finishes, in their order. Those with large results, which are elsewhere, go by themselves."""
+    for large, items in itertools.groupby(turn.finishes, lambda item: is_large(item.result)):
+        yield from _finish_calls(turn.dispatcher_id, list(items), apart=large)
+
+
+def _finish_calls(dispatcher: DispatcherId, finishes: Sequence[Finish], *, apart: bool) -> Iterator[Call]:
+    for items in _parts(finishes):
+        arguments: list[Any] = [dispatcher, _flag(apart)]
         for item in items:
             run = "" if item.run_s is None else item.run_s
-            arguments += (item.task_id, item.attempt, item.status, item.cause, item.result, item.error or "", run)
-        yield arguments
+            result = len(item.result) if apart else item.result
+            arguments += (item.task_id, item.attempt, item.status, item.cause, result, item.error or "", run)
+        yield Call("finish", arguments)
+
+
+class LostResults(Struct, frozen=True):
+    """Finishes whose large results the server did not keep (out of memory, or stopped for long), to be made again."""
+
+    calls: Sequence[Call]  # with the results in them: whatever brings work to its end may use memory beyond the limit
+    places: Sequence[tuple[list[Any], int]]  # where the replies belong
+
+    def put(self, replies: Sequence[Any]) -> None:
+        """Put the replies in place of those that told of the loss."""
+        for (reply, at), done in zip(self.places, itertools.chain(*replies), strict=True):
+            reply[at] = done
+
+
+def lost_results(turn: Turn, calls: Sequence[Call], replies: Sequence[Any]) -> LostResults | None:
+    """Return what of a turn's finishes has to be made again, if anything."""
+    finishes = [reply for call, reply in zip(calls, replies, strict=True) if call.script == "finish"]
+    places = [(reply, at) for reply in finishes for at in range(len(reply))]
+    lost = [
+        (place, item) for place, item in zip(places, turn.finishes, strict=True) if place[0][place[1]] == _LOST_RESULT
+    ]
+    if not lost:
+        return None
+    again = list(_finish_calls(turn.dispatcher_id, [item for _, item in lost], apart=False))
+    return LostResults(again, [place for place, _ in lost])
 
 
 def _requeues(turn: Turn) -> Iterator[Sequence[Any]]:

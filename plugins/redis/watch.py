@@ -7,13 +7,20 @@ import selectors
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import msgspec
 from redis import exceptions
 
 from everfaas_core.model.errors import EverfaasError, StoreUnavailable
 from everfaas_core.model.ids import TaskId
+from everfaas_core.model.records import ResultRecord
+from everfaas_core.model.states import Status
 from everfaas_core.ports import Notice
 
 _MESSAGE: Final = b"message"
+_GROUPS: Final = b"+"  # begins a message that names groups
+_LONE: Final = b"="  # begins a message that tells all of one task; all others on that channel are ids
+
+_names: Final = msgspec.msgpack.Decoder(tuple[str, ...])
 
 
 class RedisWatch:
@@ -70,6 +77,12 @@ class RedisWatch:
     def _notice(self, message: bytes) -> Notice:
         if self._is_bell:
             return Notice(bell=True)
+        if message.startswith(_GROUPS):
+            return Notice(groups=_names.decode(message[len(_GROUPS) :]))
+        if message.startswith(_LONE):
+            task, status, result = message[len(_LONE) :].split(b" ", 2)
+            told = ResultRecord(task_id=TaskId(task.decode()), status=Status(status.decode()), result=result)
+            return Notice(ended=(told.task_id,), told=told)
         return Notice(ended=tuple(TaskId(task) for task in message.decode().split(" ")))
 
     def _subscribe(self) -> None:

@@ -67,7 +67,7 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
 
 def test_every_route_is_in_it(api: Served, document: dict[str, Any]) -> None:
     for rule in api.app.url_map.iter_rules():
-        path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
+        path = re.sub(r"<(?:path:)?(\w+)>", r"{\1}", rule.rule)
         if path in ("/openapi.json", "/docs", "/assets/{name}"):
             continue
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:

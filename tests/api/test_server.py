@@ -17,6 +17,8 @@ import pytest
 import requests
 
 from everfaas_core.api import ApiServer, ApiSettings, create_app
+from everfaas_core.api.connection import Connection
+from everfaas_core.api.loop import TIMED_TURN_S
 from everfaas_core.model.errors import ConfigError, PortInUse
 from everfaas_core.ports import Store
 from everfaas_core.runtime.signals import STOP
@@ -174,6 +176,8 @@ def test_readiness_ends_with_the_drain(store: Store, dispatcher: TinyDispatcher)
 SCRIPT = """
 from everfaas_plugins.memory import everfaas_stores
 from everfaas_core.api import ApiServer, ApiSettings, create_app
+from everfaas_core.api.connection import Connection
+from everfaas_core.api.loop import TIMED_TURN_S
 from everfaas_core.model.records import TaskDefaults
 from everfaas_core.runtime.signals import StopRequest
 stop = StopRequest()
@@ -219,3 +223,29 @@ def test_requests_that_wait_for_a_thread_are_no_news(api: Served, caplog: pytest
         for thread in threads:
             thread.join()
     assert not [record for record in caplog.records if record.name.startswith("waitress")]
+
+
+def test_connections_that_wait_are_not_asked_in_every_turn(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, a request of somebody else costs what it costs alone."""
+    asked: list[object] = []
+    real = Connection.readable
+    with Served(store, SETTINGS) as api:
+        idle = [socket.create_connection(("127.0.0.1", api.port), timeout=20) for _ in range(100)]
+        eventually(lambda: len(api.server._server.active_channels) == 100)
+        monkeypatch.setattr(Connection, "readable", lambda self: (asked.append(self), real(self))[1])
+        began = time.monotonic()
+        for _ in range(20):
+            assert api.get("/healthz").status_code == 200
+        looks = 2 + int((time.monotonic() - began) / TIMED_TURN_S)  # at all of them, for their deadlines
+        assert len(asked) < 20 * 20 + 101 * looks
+        for client in idle:
+            client.close()
+        eventually(lambda: len(api.server._server.active_channels) <= 1)
+
+
+def test_an_idle_server_does_not_turn(store: Store) -> None:
+    with Served(store, SETTINGS) as api:
+        assert api.get("/healthz").status_code == 200
+        api.http.close()
+        eventually(lambda: not api.server._server.active_channels)
+        assert api.server._loop._bounded_s(None) is None

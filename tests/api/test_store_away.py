@@ -30,9 +30,9 @@ class Cable:
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
 
-        def call(*args: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
             self.check()
-            made = method(*args)
+            made = method(*args, **kwargs)
             return CutWatch(self, made) if name == "watch" else made
 
         return call if name != "close" else method
@@ -104,6 +104,7 @@ def test_every_call_says_503(api: Served, cable: Cable) -> None:
         ("POST", "/v1/workers/worker-1/drain", {}),
         ("GET", "/v1/tasks?dead=true", None),
         ("POST", "/v1/tasks:wait", {"task_ids": [task_id], "wait_s": 30}),
+        ("GET", "/v1/groups/g/results", None),
         ("GET", "/v1/workers", None),
         ("GET", "/readyz", None),
     ):
@@ -149,7 +150,7 @@ def test_a_waiter_outlives_the_stores_absence(api: Served, cable: Cable, dispatc
 def test_a_submit_that_was_accepted_is_never_a_503(
     api: Served, cable: Cable, dispatcher: TinyDispatcher, store: Store
 ) -> None:
-    body = {"function_id": api.register(), "payload": CALL, "wait_s": 50}
+    body = {"function_id": api.register(), "payload": CALL, "wait_s": 3}  # it waits so long for the store to come back
     hub = api.app.extensions["everfaas"].hub
     answers: list[requests.Response] = []
     thread = threading.Thread(

@@ -35,7 +35,7 @@ def store(server: EmbeddedStore) -> Iterator[RedisStore]:
 
 
 class Waiter:
-    """A long-poll for one result, in a thread; made when it is registered with the hub."""
+    """A long-poll for one result, in a thread; made when it waits for the hub."""
 
     def __init__(self, api: Served, task_id: str) -> None:
         self._answers: list[requests.Response] = []
@@ -43,7 +43,8 @@ class Waiter:
         self._thread = threading.Thread(target=lambda: self._answers.append(requests.get(url, timeout=90)))
         self._thread.start()
         hub = api.app.extensions["everfaas"].hub
-        eventually(lambda: len(hub._all) == 1)
+        # Registered alone would not do: its first read may still be on the way to the store.
+        eventually(lambda: [waiter._event._waits for waiter in tuple(hub._all)] == [True])
 
     def answer(self) -> requests.Response:
         self._thread.join(60)

@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from everfaas_core.api import ApiSettings
-from everfaas_core.api.hub import Hub
+from everfaas_core.api import ApiSettings, classic
+from everfaas_core.api.hub import CROWD_ENOUGH, CROWD_MIN, Hub
+from everfaas_core.model.errors import StoreUnavailable
 from everfaas_core.model.ids import TaskId
 from everfaas_core.ports import Store
 from tests.api.driving import CALL, UNKNOWN_ID, Served, TinyDispatcher, assert_error, assert_fits, eventually, issued_id
@@ -50,6 +51,42 @@ def test_a_wait_ends_when_the_task_does(api: Served, dispatcher: TinyDispatcher)
     assert answer.json()["result"] != ""
     assert at - ended < 4  # beneath the slow re-read, so it was the wake-up
     assert waiters(api) == 0
+
+
+def test_a_poll_right_after_the_submit_waits_a_moment_for_the_end(
+    api: Served, dispatcher: TinyDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classic, "YOUNG_S", 60.0)
+    monkeypatch.setattr(classic, "GRACE_S", 50.0)
+    task_id = api.execute(api.register())
+    thread, done = in_background(lambda: requests.get(f"{api.url}/result/{task_id}", timeout=60))
+    eventually(lambda: waiters(api) == 1)
+    dispatcher.run()
+    thread.join(30)
+    assert done[0][0].json()["status"] == "COMPLETED"
+
+
+def test_a_poll_of_an_older_task_is_answered_at_once(api: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classic, "GRACE_S", 50.0)
+    task_id = api.execute(api.register())
+    time.sleep(2 * classic.YOUNG_S)
+    began = time.monotonic()
+    assert api.get(f"/result/{task_id}").json() == {"task_id": task_id, "status": "QUEUED", "result": ""}
+    assert time.monotonic() - began < 10
+
+
+def test_a_poll_that_has_no_place_to_wait_is_answered_all_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classic, "YOUNG_S", 60.0)
+    monkeypatch.setattr(classic, "GRACE_S", 50.0)
+    with Served(store, ApiSettings(threads=4, waiters_max=1)) as api, ThreadPoolExecutor(1) as pool:
+        task_id = api.execute(api.register())
+        waiting = pool.submit(requests.get, f"{api.url}/result/{task_id}?wait=50", timeout=60)
+        eventually(lambda: waiters(api) == 1)
+        assert api.get(f"/result/{task_id}").json() == {"task_id": task_id, "status": "QUEUED", "result": ""}
+        api.post(f"/v1/tasks/{task_id}/cancel", {})
+        assert waiting.result(30).json()["status"] == "CANCELLED"
 
 
 def test_a_wait_is_over_when_its_time_is(api: Served) -> None:
@@ -94,7 +131,7 @@ def test_a_task_that_ends_between_register_and_read_is_not_missed(
 def test_a_hundred_waiters_cost_the_store_nothing(
     store: Store, dispatcher: TinyDispatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Served(store, ApiSettings(threads=120, reread_s=60)) as api, ThreadPoolExecutor(100) as pool:
+    with Served(store, ApiSettings(threads=4, reread_s=60)) as api, ThreadPoolExecutor(100) as pool:
         function_id = api.register()
         ids = [api.execute(function_id) for _ in range(100)]
         reads: list[object] = []
@@ -112,8 +149,7 @@ def test_a_hundred_waiters_cost_the_store_nothing(
 
 
 def test_beyond_the_limit_of_waiters_429_and_all_else_still_answers(store: Store, dispatcher: TinyDispatcher) -> None:
-    settings = ApiSettings(threads=12)
-    assert settings.waiters_max == 4
+    settings = ApiSettings(threads=4, waiters_max=4)
     with Served(store, settings) as api, ThreadPoolExecutor(60) as pool:
         function_id = api.register()
         task_id = api.execute(function_id)
@@ -230,10 +266,78 @@ def test_a_drain_wakes_all_waiters(store: Store) -> None:
 
 
 def test_a_waiter_that_leaves_gives_its_place_back(store: Store) -> None:
-    with Served(store, ApiSettings(threads=9, reread_s=0.2)) as api:
+    with Served(store, ApiSettings(waiters_max=1, reread_s=0.2)) as api:
         task_id = api.execute(api.register())
         with pytest.raises(requests.exceptions.ReadTimeout):
             requests.get(f"{api.url}/result/{task_id}?wait=50", timeout=0.3)
         eventually(lambda: waiters(api) == 0)
         answer = api.get(f"/result/{task_id}?wait=0.1")
         assert answer.status_code == 200
+
+
+def test_who_waits_for_many_is_woken_by_many_at_once(store: Store) -> None:
+    hub = Hub(store)
+    few = [TaskId(f"f{n}") for n in range(CROWD_MIN - 1)]
+    crowd = [TaskId(f"c{n}") for n in range(CROWD_ENOUGH + 10)]
+    with hub.waiter(few) as small, hub.waiter(crowd) as large:
+        assert small.wake(few[0]), "a few are told of each"
+        assert not any(large.wake(one) for one in crowd[: CROWD_ENOUGH - 1])
+        assert large.wake(crowd[CROWD_ENOUGH]), "and many of many"
+        assert large.wake(None), "what may have been missed counts at once"
+    hub.close()
+
+
+def test_who_waits_for_many_hears_of_the_first_soon(api: Served, dispatcher: TinyDispatcher) -> None:
+    function_id = api.register()
+    ids = [api.execute(function_id) for _ in range(CROWD_MIN)]
+    body = {"task_ids": ids, "wait_s": 50}
+    thread, done = in_background(lambda: requests.post(f"{api.url}/v1/tasks:wait", json=body, timeout=60))
+    eventually(lambda: waiters(api) == 1)
+    time.sleep(0.2)  # until the subscription, which wakes everybody, stands
+    dispatcher.run()
+    ended = time.monotonic()
+    thread.join(30)
+    ((answer, at),) = done
+    assert [task["status"] for task in answer.json()["ended"]] == ["COMPLETED"]
+    assert at - ended < 4  # beneath the slow re-read
+
+
+def test_a_store_that_is_away_for_a_while_ends_no_wait(
+    api: Served, dispatcher: TinyDispatcher, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = api.execute(api.register())
+    failed = threading.Event()
+    real = store.results
+
+    def away(ids: Sequence[TaskId]) -> object:
+        failed.set()
+        raise StoreUnavailable("away")
+
+    thread, done = in_background(lambda: requests.get(f"{api.url}/result/{task_id}?wait=50", timeout=60))
+    eventually(lambda: [waiter._event._waits for waiter in tuple(api.app.extensions["everfaas"].hub._all)] == [True])
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "results", away, raising=False)
+        dispatcher.run()
+        assert failed.wait(20)
+    assert store.results == real
+    thread.join(30)
+    assert done[0][0].json()["status"] == "COMPLETED"
+
+
+def test_a_store_that_stays_away_is_a_503_at_the_end_of_the_wait(
+    store: Store, dispatcher: TinyDispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Served(store, ApiSettings(threads=4)) as api:
+        ids = [api.execute(api.register()) for _ in range(2)]
+        thread, done = in_background(
+            lambda: requests.post(f"{api.url}/v1/tasks:wait", json={"task_ids": ids, "wait_s": 1.5}, timeout=60)
+        )
+        eventually(lambda: [one._event._waits for one in tuple(api.app.extensions["everfaas"].hub._all)] == [True])
+
+        def away(_: object) -> object:
+            raise StoreUnavailable("away")
+
+        monkeypatch.setattr(store, "statuses", away, raising=False)
+        dispatcher.run()
+        thread.join(30)
+        assert_error(done[0][0], 503, "store_unavailable")

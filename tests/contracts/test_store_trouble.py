@@ -43,7 +43,7 @@ from everfaas_plugins.redis.store import RedisStore
 
 PATIENT_S = 20.0  # what should take 2 s at most, on a machine that does other things too
 LETS_NEW_WORK_IN = {"submit", "retry", "put_function"}
-ONLY_READS = {"fleet", "functions", "list", "records", "results"}
+ONLY_READS = {"fleet", "functions", "group", "list", "records", "results"}
 
 
 @pytest.fixture(params=["valkey", "redis"])

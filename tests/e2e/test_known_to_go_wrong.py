@@ -329,6 +329,6 @@ def test_healthz_answers_beside_five_hundred_long_polls(systems) -> None:
     finally:
         for connection in connections:
             connection.close()
-    assert set(answers) == {b"200", b"429"}
+    assert set(answers) == {b"200"}  # there is a place for each
     assert answers.count(b"200") >= 40
     assert longest_s < 2.0

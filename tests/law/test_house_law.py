@@ -23,7 +23,10 @@ MODULES = sorted(path for folder in PACKAGES.values() for path in folder.rglob("
 LINES_MAX = 400
 VAGUE = {"utils", "util", "helpers", "helper", "common", "misc"}
 
-PURE = ("model", "dispatch", "wire", "worker/machine.py", "worker/events.py", "worker/actions.py")
+PURE = (
+    "model", "dispatch", "wire", "worker/machine.py", "worker/events.py", "worker/actions.py", "worker/slot_state.py",
+    "worker/pipes.py",
+)  # fmt: skip
 PURE_STANDARD = {
     "__future__", "collections", "dataclasses", "enum", "functools", "hashlib", "heapq", "hmac", "itertools", "math",
     "bisect", "operator", "pickle", "re", "string", "struct", "types", "typing", "uuid", "contextlib", "abc", "zlib",

@@ -153,8 +153,8 @@ def test_the_machine_keeps_the_promise() -> None:
 def credit_not_decremented(monkeypatch: pytest.MonkeyPatch) -> None:
     assign = Fleet.assign
 
-    def seeded(self, worker, task_id, attempt):
-        assign(self, worker, task_id, attempt)
+    def seeded(self, worker, task_id, attempt, size_bytes=0):
+        assign(self, worker, task_id, attempt, size_bytes)
         worker.sent -= 1
         if self._rule == "capacity":
             del worker.attempts[task_id]

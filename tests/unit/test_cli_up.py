@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -123,6 +125,20 @@ def test_a_role_that_keeps_dying_ends_it(tmp_path: Path) -> None:
             time.sleep(0.02)
         assert command.wait() == 1
         assert "the dispatcher was killed by SIGKILL, after 5 restarts within 30 s: giving up" in command.errors
+        until(lambda: command.alive() == [])  # a nursery that was just starting sees the death of its dispatcher then
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="roles are forked on Linux only")
+def test_roles_are_copies_of_it_that_have_nothing_of_it(tmp_path: Path) -> None:
+    with running(up("-m", "pull", "-w", "1", data=tmp_path / "data"), tmp_path) as command:
+        ready(command)
+        for role in ("dispatcher", "api", "worker"):
+            process = command.child(role)
+            assert process.cmdline()[:2] == ["everfaas", role]
+            assert os.getpgid(process.pid) == process.pid
+            files = {one.path for one in process.open_files()}
+            assert not any("lock" in path or path.endswith((".aof", ".log")) for path in files), files
+        assert command.end() == 0
         assert command.alive() == []
 
 

@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from everfaas_core.dispatch import actions as do
 from everfaas_core.dispatch import events as ev
+from everfaas_core.dispatch import fleet
 from everfaas_core.dispatch.entries import PHASES, Phase, entry_of
+from everfaas_core.dispatch.fleet import COUNTED_BYTES
+from everfaas_core.dispatch.holding import QUICK_CLAIMS
 from everfaas_core.dispatch.machine import CLAIM_MAX, Machine, MachineConfig
 from everfaas_core.dispatch.retries import BACKOFF_S_MAX, backoff_s, verdict
 from everfaas_core.model.records import AdoptedTask, ClaimedTask
@@ -108,6 +111,93 @@ class TestMachine:
     def test_a_huge_fleet_claims_in_portions(self):
         one = machine()
         assert one.step(0.0, [ev.Joined("w", 5000, 5000)])[-1] == do.Claim(CLAIM_MAX)
+
+    def test_by_capacity_it_claims_what_its_workers_want_to_have_at_hand(self):
+        one = machine("capacity")
+        one._pace.ran("f", 0.001)
+        one._quick_claims = QUICK_CLAIMS
+        one.fleet.look_ahead(True)
+        assert one.step(0.0, [ev.Joined("w", 4, 99)])[-1] == do.Claim(4), "its slots, until it says otherwise"
+        one.step(0.1, [ev.Claimed(4, tuple(claimed(f"t{n}") for n in range(4)))])
+        one.step(0.1, [ev.Started(tuple((f"t{n}", 1) for n in range(4)), ())])
+        done = Outcome("t0", 1, Cause.OK, b"r")
+        assert one.step(0.2, [ev.Ended("w", (done,), 99, 20), ev.Rung()])[-1] == do.Claim(17), "it holds three"
+
+    def test_a_window_that_shrinks_takes_nothing_away_and_gives_nothing_more(self):
+        one = machine("capacity")
+        one.step(0.0, [ev.Joined("w", 4, 0)])
+        assert one.step(0.1, [ev.Beaten("w", 0, 6), ev.Claimed(4, tuple(claimed(f"t{n}") for n in range(4)))])
+        one.step(0.1, [ev.Started(tuple((f"t{n}", 1) for n in range(4)), ())])
+        one.step(0.2, [ev.Claimed(2, ()), ev.Beaten("w", 0, 3)])
+        assert kinds(one.step(0.2, [ev.Rung()])) == []
+        outcomes = tuple(Outcome(f"t{n}", 1, Cause.OK, b"r") for n in range(2))
+        assert one.step(0.3, [ev.Ended("w", outcomes, 0, 3), ev.Rung()])[-1] == do.Claim(1)
+
+    def test_a_worker_that_says_nothing_of_its_window_keeps_it(self):
+        one = machine("capacity")
+        one.fleet.look_ahead(True)
+        one.step(0.0, [ev.Joined("w", 4, 0)])
+        one.step(0.1, [ev.Claimed(4, ()), ev.Beaten("w", 1, 9)])
+        one.step(0.2, [ev.Beaten("w", 5)])
+        assert one.step(0.3, [ev.Rung()]) == [do.Claim(9)]
+
+    def test_a_window_ends_with_the_hello_that_comes_next(self):
+        one = machine("capacity")
+        one.step(0.0, [ev.Joined("w", 4, 0, epoch=1)])
+        one.step(0.1, [ev.Claimed(4, ()), ev.Beaten("w", 0, 9)])
+        one.step(0.2, [ev.Joined("w", 4, 0, epoch=2)])
+        assert one.step(0.3, [ev.Rung()])[-1:] == [do.Claim(4)]
+
+    def test_what_is_sent_ahead_is_bounded_in_bytes(self, monkeypatch):
+        """A claim brings no more than there is room for; then only free slots are given something."""
+        monkeypatch.setattr(fleet, "AHEAD_BYTES_MAX", 5 * COUNTED_BYTES)
+        one = machine("granted")
+        one._pace.ran("f", 0.001)
+        one._quick_claims = QUICK_CLAIMS
+        one.fleet.look_ahead(True)
+        room = 5 * COUNTED_BYTES
+        assert one.step(0.0, [ev.Joined("w", 2, 100)])[-1] == do.Claim(100, room)
+        small = [claimed(f"s{n}", payload=bytes(COUNTED_BYTES - 1)) for n in range(5)]
+        large = [claimed(f"t{n}", payload=bytes(COUNTED_BYTES)) for n in range(3)]
+        one.step(0.1, [ev.Claimed(100, (*small, *large))])
+        assert one.step(0.2, [ev.Rung()])[-1:] == [do.Claim(92, 2 * COUNTED_BYTES)], "only large ones are counted"
+        one.step(0.3, [ev.Claimed(92, tuple(claimed(f"u{n}", payload=bytes(COUNTED_BYTES)) for n in range(2)))])
+        assert one.step(0.4, [ev.Rung()])[-1:] != [do.Claim(90)], "no slot is free, and no room is left"
+        assert one.next_timer() == 0.0 + 2.5, "it waits for an end, not in a loop"
+        tasks = [*(f"s{n}" for n in range(5)), "t0", "t1", "t2", "u0"]
+        one.step(0.5, [ev.Started(tuple((task, 1) for task in (*tasks, "u1")), ())])
+        ends = tuple(Outcome(task, 1, Cause.OK, b"r", None, 0.001) for task in tasks)
+        assert one.step(0.6, [ev.Ended("w", ends, 0)])[-1] == do.Claim(90, 4 * COUNTED_BYTES)
+
+    def test_free_slots_are_given_payloads_of_any_size(self, monkeypatch):
+        monkeypatch.setattr(fleet, "AHEAD_BYTES_MAX", 10)
+        one = machine("granted")
+        one.step(0.0, [ev.Joined("w", 3, 3)])
+        one.step(0.1, [ev.Claimed(3, (claimed("t0", payload=bytes(COUNTED_BYTES)),))])
+        assert one.step(0.2, [ev.Rung()])[-1:] == [do.Claim(2)]
+
+    def test_only_what_is_known_to_be_quick_is_sent_ahead_of_free_slots(self):
+        """What waits in a worker is RUNNING for all the world."""
+        one = machine("granted")
+        one.step(0.0, [ev.Joined("w", 1, 100)])
+        for number in range(3):  # its pace is not known, then known; and a claim alone proves nothing
+            task = f"t{number}"
+            assert one.step(1.0, [ev.Rung()])[-1:] in ([do.Claim(1)], [])
+            one.step(1.1, [ev.Claimed(1, (claimed(task),))])
+            one.step(1.2, [ev.Started(((task, 1),), ())])
+            one.step(1.3, [ev.Ended("w", (Outcome(task, 1, Cause.OK, b"r", None, 0.001),), 101 + number)])
+            one.step(1.4, [ev.Settled(((task, 1),)), ev.Claimed(1, ())])
+        assert one.step(2.0, [ev.Rung()])[-1] == do.Claim(100), "all of them were quick"
+        slow = ClaimedTask(task_id="s", function_id="slow", payload=b"", attempt=0, charged=0, max_attempts=3)
+        actions = one.step(2.1, [ev.Claimed(100, (claimed("q"), slow))])
+        assert do.StartAttempt("q", 1, "w", 0) in actions
+        assert any(isinstance(one, do.RequeueAttempt) and one.task_id == "s" for one in actions), "it stays QUEUED"
+
+    def test_a_window_is_not_a_grant(self):
+        one = machine("granted")
+        one.step(0.0, [ev.Joined("w", 4, 2)])
+        one.step(0.1, [ev.Claimed(2, ()), ev.Beaten("w", 1, 9)])
+        assert one.step(0.2, [ev.Rung()]) == [do.Claim(2)], "nor does a lower grant, come late, take any away"
 
     def test_an_empty_answer_is_not_asked_again_until_the_bell_rings(self):
         one = machine()

@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -272,6 +273,46 @@ def test_only_what_has_changed_is_flushed_and_files_come_and_go(tmp_path: Path) 
     first.unlink()
     assert flusher.flush() == 0
     assert len(synced) == 3
+
+
+def test_a_paused_flusher_has_no_thread_and_goes_on(tmp_path: Path) -> None:
+    synced: list[int] = []
+    flusher = Flusher(tmp_path, every_s=0.01, sync=synced.append)
+    with flusher.paused():
+        pass
+    assert not synced, "one that does not run is not started"
+    flusher.start()
+    before = threading.active_count()
+    with flusher.paused():
+        assert threading.active_count() == before - 1
+        (tmp_path / "a.aof").write_bytes(b"1")
+        time.sleep(0.1)
+        assert not synced
+    eventually(lambda: bool(synced))
+    flusher.stop()
+    assert threading.active_count() == before - 1
+
+
+def test_a_pause_does_not_wait_for_a_slow_disk(tmp_path: Path) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+    synced: list[int] = []
+
+    def sync(fd: int) -> None:
+        begun.set()
+        may_end.wait(30)
+        synced.append(fd)
+
+    (tmp_path / "a.aof").write_bytes(b"1")
+    flusher = Flusher(tmp_path, every_s=0.01, sync=sync)
+    flusher.start()
+    assert begun.wait(30)
+    with flusher.paused():
+        assert not synced, "it was not waited for"
+    may_end.set()
+    eventually(lambda: bool(synced))
+    (tmp_path / "b.aof").write_bytes(b"1")
+    eventually(lambda: len(synced) >= 2)
+    flusher.stop()
 
 
 def test_a_disk_that_fails_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

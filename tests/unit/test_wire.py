@@ -31,8 +31,8 @@ numbers = st.integers(0, 2**40)
 
 to_dispatcher = st.one_of(
     st.builds(m.Hello, numbers, ids, ids, ids, numbers, numbers, numbers, ids, ids, held, numbers),
-    st.builds(m.Beat, numbers),
-    st.builds(m.Outcomes, st.lists(outcomes, max_size=4).map(tuple), numbers),
+    st.builds(m.Beat, numbers, numbers),
+    st.builds(m.Outcomes, st.lists(outcomes, max_size=4).map(tuple), numbers, numbers),
     st.builds(m.Missing, st.lists(ids, max_size=4).map(tuple)),
     st.builds(m.Draining),
     st.builds(m.Bye, held),

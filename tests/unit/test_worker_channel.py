@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -29,7 +30,7 @@ from everfaas_core.worker.births import (
     take_reports,
     take_requests,
 )
-from everfaas_core.worker.channel import Channel, Inbox, SlotPipe, pack
+from everfaas_core.worker.channel import Channel, Inbox, SlotPipe, Tokens, pack
 
 
 def tasks(size: int, number: int = 1) -> Tasks:
@@ -44,8 +45,11 @@ def outcomes(size: int, number: int = 1) -> Outcomes:
 @pytest.fixture
 def ends() -> Iterator[tuple[Channel, SlotPipe]]:
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield Channel(ours, 1), SlotPipe(theirs)
+    tokens = Tokens()
+    with theirs:
+        parent = Channel(ours, 1, tokens)
+        yield parent, SlotPipe(theirs, tokens.reader)
+        parent.close()
 
 
 @settings(deadline=None)
@@ -99,7 +103,7 @@ def test_the_parent_never_blocks_and_loses_nothing(ends: tuple[Channel, SlotPipe
     parent, slot = ends
     sent = [tasks(3_000_000, number) for number in range(3)] + [tasks(0, 9)]
     for message in sent:
-        parent.send(message)  # nobody reads: a blocking send would hang here
+        parent.feed(message)  # nobody reads: a blocking send would hang here
     assert parent.choked
     got: list[Tasks] = []
 
@@ -134,17 +138,154 @@ def test_large_answers_come_in_piece_by_piece(ends: tuple[Channel, SlotPipe]) ->
 
 def test_the_ends_notice_each_others_end() -> None:
     ours, theirs = socket.socketpair()
-    parent = Channel(ours, 1)
+    parent = Channel(ours, 1, Tokens())
     theirs.close()
     assert parent.receive() == []
     assert parent.ended
-    parent.send(tasks(10))
+    parent.feed(tasks(10))
     assert not parent.choked
-    ours.close()
+    parent.close()
     ours, theirs = socket.socketpair()
     ours.close()
     with theirs, pytest.raises(EOFError):
-        SlotPipe(theirs).receive()
+        SlotPipe(theirs, -1).receive()
+
+
+# ── the permission to begin ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def several(numbers: Iterable[int]) -> Tasks:
+    return Tasks(tuple(TaskItem(TaskId(f"t{number}"), 1, FunctionId("f"), b"") for number in numbers))
+
+
+def begun(slot: SlotPipe, count: int | None = None) -> list[str]:
+    """Let a slot go through what it has been sent, or so many of it; return what it may run."""
+    items = [item for message in slot.receive() for item in message.items][:count]
+    return [item.task_id for item in items if slot.may_begin()]
+
+
+def test_what_is_fed_may_begin(ends: tuple[Channel, SlotPipe]) -> None:
+    parent, slot = ends
+    parent.feed(several(range(3)))
+    parent.feed(several(range(3, 5)))
+    assert begun(slot) == ["t0", "t1", "t2", "t3", "t4"]
+    assert parent.recall() == 0
+
+
+def test_what_was_taken_back_never_begins(ends: tuple[Channel, SlotPipe]) -> None:
+    parent, slot = ends
+    parent.feed(several(range(5)))
+    items = [item for message in slot.receive() for item in message.items]
+    assert [slot.may_begin() for _ in items[:2]] == [True, True]
+    assert parent.recall() == 3
+    assert [slot.may_begin() for _ in items[2:]] == [False, False, False]
+    assert parent.recall() == 0
+
+
+def test_a_recall_counts_what_is_still_on_its_way_to_the_slot(ends: tuple[Channel, SlotPipe]) -> None:
+    parent, slot = ends
+    big = tasks(3_000_000)
+    parent.feed(big)
+    assert parent.choked
+    assert parent.recall() == 1
+    parent.feed(several([7]))
+
+    def flush() -> None:
+        while parent.choked:
+            parent.flush()
+
+    writer = threading.Thread(target=flush)
+    writer.start()
+    may = []
+    while len(may) < 2:
+        may += [slot.may_begin() for message in slot.receive() for _ in message.items]
+    writer.join(30)
+    assert may == [False, True]
+
+
+def test_a_permission_is_for_the_task_that_was_fed_with_it(ends: tuple[Channel, SlotPipe]) -> None:
+    """Though the slot comes to those that were taken back only after others have been fed."""
+    parent, slot = ends
+    parent.feed(several(range(4)))
+    assert parent.recall() == 4
+    parent.feed(several([10, 11]))
+    assert parent.recall() == 2
+    parent.feed(several([20, 21]))
+    assert begun(slot) == ["t20", "t21"]
+    parent.feed(several([30]))
+    assert begun(slot) == ["t30"]
+
+
+def test_permissions_are_told_apart_beyond_what_fits_into_a_byte(ends: tuple[Channel, SlotPipe]) -> None:
+    parent, slot = ends
+    for number in range(0, 600, 2):  # recalls at all positions, those around 256 and 512 as well
+        parent.feed(several([number]))
+        assert parent.recall() == 1
+        parent.feed(several([number + 1]))
+        assert begun(slot) == [f"t{number + 1}"]
+    parent.feed(several(range(1000, 1255)))
+    assert parent.recall() == 255
+    parent.feed(several([2000]))
+    assert begun(slot) == ["t2000"]
+
+
+@settings(deadline=None)
+@given(steps=st.lists(st.tuples(st.sampled_from(["feed", "feed", "go", "recall"]), st.integers(1, 16)), max_size=150))
+def test_each_task_begins_or_is_taken_back(steps: list[tuple[str, int]]) -> None:
+    """Both sides in any order, with no more under way than are told apart."""
+    tokens = Tokens()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        slot = SlotPipe(theirs, tokens.reader)
+        under_way: list[int] = []  # fed, and the slot has not come to them
+        may: list[int] = []  # permitted, and nobody has taken the permission
+        taken: set[int] = set()  # by the slot, when it came to one that was taken back: it begins next
+        count = 0
+        for what, number in steps:
+            if what == "feed" and len(under_way) + number < channel.TOKENS_MAX:
+                tokens.give(number)
+                new = range(count, count + number)
+                under_way += new
+                may += new
+                count += number
+            elif what == "go":
+                for one in under_way[:number]:
+                    if not taken:
+                        taken, may = set(may[:1]), may[1:]
+                    assert slot.may_begin() == (one in taken)
+                    taken.discard(one)
+                under_way = under_way[number:]
+            elif what == "recall":
+                assert tokens.take_back() == len(may)
+                may.clear()
+    tokens.close()
+
+
+def test_a_slot_notices_that_its_permissions_have_ended() -> None:
+    tokens = Tokens()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        reader = os.dup(tokens.reader)
+        slot = SlotPipe(theirs, reader)
+        tokens.give(1)
+        tokens.close()  # the worker is gone
+        assert slot.may_begin()
+        with pytest.raises(EOFError):
+            slot.may_begin()
+        os.close(reader)
+        with pytest.raises(OSError, match="descriptor"):
+            slot.may_begin()
+
+
+def test_a_channel_closes_all_that_it_has() -> None:
+    ours, theirs = socket.socketpair()
+    tokens = Tokens()
+    fds = [ours.fileno(), tokens.reader, tokens._writer]
+    with theirs:
+        Channel(ours, 1, tokens).close()
+        for fd in fds:
+            with pytest.raises(OSError, match="descriptor"):
+                os.fstat(fd)
 
 
 def test_records_of_the_nursery_round_trip_when_cut() -> None:

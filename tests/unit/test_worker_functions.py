@@ -15,6 +15,8 @@ import pytest
 
 from everfaas_core.model.states import Cause
 from everfaas_core.wire.messages import Outcome
+from everfaas_core.worker.code import blank_main
+from everfaas_core.worker.results import PICKLE_PROTOCOL, dump
 from tests.unit.worker_kit import Slots, call, client_payloads, client_sees
 
 CLIENT = '''
@@ -455,3 +457,8 @@ def test_results_load_with_nothing_but_dill(slots: Slots, code: dict[str, bytes]
         result = slots.run(code[name], call(1) if name == "recurse_make_point" else call()).result
         assert client_sees(result, "type(value).__name__", tmp_path)
         assert names_nothing_of_ours(result)
+
+
+@pytest.mark.parametrize("value", [b"a __main__", "of __main__", 7, None, bytearray(b"__main__")])
+def test_plain_data_goes_as_pickle_makes_it_whatever_it_contains(value: object) -> None:
+    assert dump(value, blank_main()) == pickle.dumps(value, protocol=PICKLE_PROTOCOL)

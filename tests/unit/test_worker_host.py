@@ -16,7 +16,7 @@ from everfaas_core.model.ids import FunctionId, TaskId
 from everfaas_core.model.states import Cause
 from everfaas_core.ports import SlotHost
 from everfaas_core.wire.messages import FunctionItem, TaskItem, Tasks
-from everfaas_core.worker.nursery import scrubbed
+from everfaas_core.worker.nursery import Nursery, scrubbed
 from tests.unit.worker_kit import PATIENCE_S, Slots, call, gone, wait_for
 
 
@@ -40,6 +40,12 @@ def own_pid() -> int:
     import os
 
     return os.getpid()
+
+
+def nap_briefly() -> None:
+    import time
+
+    time.sleep(0.3)
 
 
 def sleep_long() -> None:
@@ -191,7 +197,7 @@ def test_a_function_that_writes_noise_to_the_pipe_crashes_only_its_slot(slots: S
         import time
 
         for name in os.listdir("/proc/self/fd"):
-            if int(name) > 2 and os.path.exists(f"/proc/self/fd/{name}"):
+            if os.path.islink(f"/proc/self/fd/{name}") and os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
                 os.write(int(name), b"\xff" * 100)
         time.sleep(3600)
 
@@ -373,8 +379,8 @@ def test_no_descriptor_of_the_worker_reaches_a_slot(slots: Slots) -> None:
     assert seen.pop(0) == "/dev/null"
     seen.pop(1, None)
     seen.pop(2, None)
-    (own,) = seen.values()  # the slot's own pipe, and nothing else
-    assert own.startswith("socket:")
+    # The slot's own connection and the pipe of its permissions, and nothing else.
+    assert sorted(what.partition(":")[0] for what in seen.values()) == ["pipe", "socket"]
 
 
 def test_no_store_address_token_or_key_reaches_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,6 +451,40 @@ def test_a_silent_worker_is_fenced(slots: Slots, tmp_path: Path) -> None:
     assert slots.wait(key).cause is Cause.SLOT_CRASHED
     assert "showed no life" in (slots.outcomes[key].error or "")
     slots.until(lambda: slots.host.ready())
+
+
+def test_nobody_wakes_for_the_fence_while_nothing_runs(slots: Slots, monkeypatch: pytest.MonkeyPatch) -> None:
+    pulses: list[float | None] = []
+    real = Nursery.pulse
+
+    def pulse(nursery: Nursery, fence_s: float | None) -> None:
+        pulses.append(fence_s)
+        real(nursery, fence_s)
+
+    monkeypatch.setattr(Nursery, "pulse", pulse)
+    slots.host.fence(0.4)
+    assert pulses == []
+    assert slots.host.next_timer() is None
+    time.sleep(0.5)  # longer than the fence: an idle slot outlives a silent worker
+    pids = dict(slots.host.pids())
+    slots.submit(code(nap_briefly))
+    assert pulses == [0.4], "before it can have begun"
+    slots.until(slots.host.idle)
+    slots.until(lambda: pulses[-1] is None)
+    assert len(pulses) > 2
+    assert set(pulses[:-1]) == {0.4}
+    assert slots.host.next_timer() is None
+    assert slots.host.pids() == pids
+
+
+def test_a_fence_that_comes_while_something_runs_stands_at_once(slots: Slots, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    key = slots.submit(code(sleep_and_tell), call(str(started)))
+    slots.until(started.exists)
+    slots.host.fence(0.4)
+    pids = list(slots.host.pids().values())
+    wait_for(lambda: any(gone(pid) for pid in pids), "slots of a silent worker to die")
+    assert slots.wait(key).cause is Cause.SLOT_CRASHED
 
 
 def test_draining_finishes_what_runs_and_gives_back_the_rest(slots: Slots) -> None:

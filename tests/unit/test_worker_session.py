@@ -23,6 +23,8 @@ class Slots(Struct):
     """The capacity that a session sees."""
 
     granted: int = 0
+    window: int = 7
+    ahead: bool = False
     accepted: int = 0
     held: list[Held] = []
 
@@ -119,7 +121,7 @@ def test_outcomes_and_credit_go_in_one_message_and_are_kept_until_acknowledged(
     session.ended([outcome(1), outcome(2)])
     assert session.next_timer() == 0.0
     (message,) = said(session.tick(100.1), m.Outcomes)
-    assert message == m.Outcomes((outcome(1), outcome(2)), 6)
+    assert message == m.Outcomes((outcome(1), outcome(2)), 6, 7)
     assert session.tick(100.2) == []
     assert set(session.retained) == {("t1", 1), ("t2", 1)}
     session.heard(100.3, m.Ack((("t1", 1), ("unknown", 1))))
@@ -130,10 +132,71 @@ def test_new_credit_is_said_at_once_and_the_heartbeat_when_due(session: s.Sessio
     join(session)
     assert session.tick(100.5) == []
     slots.granted = 5
-    assert said(session.tick(100.6), m.Beat) == [m.Beat(5)]
+    assert said(session.tick(100.6), m.Beat) == [m.Beat(5, 7)]
     assert session.next_timer() == pytest.approx(101.6)
     session.heard(101.0, m.Pulse())
-    assert said(session.tick(101.6), m.Beat) == [m.Beat(5)]
+    assert said(session.tick(101.6), m.Beat) == [m.Beat(5, 7)]
+
+
+def test_while_all_slots_have_more_to_do_news_wait_for_each_other(session: s.Session, slots: Slots) -> None:
+    join(session)
+    session.tick(100.05)
+    slots.ahead, slots.granted = True, 6
+    session.ended([outcome(1)])
+    assert session.tick(100.1) == []
+    assert session.next_timer() == pytest.approx(100.1 + s.GATHER_S)
+    session.ended([outcome(2)])
+    assert session.tick(100.1 + s.GATHER_S / 2) == []
+    (message,) = said(session.tick(100.1 + s.GATHER_S), m.Outcomes)
+    assert message == m.Outcomes((outcome(1), outcome(2)), 6, 7)
+
+    slots.granted = 7
+    assert session.tick(100.2) == [], "credit alone waits, too"
+    (beat,) = said(session.tick(100.2 + s.GATHER_S), m.Beat)
+    assert beat.granted == 7
+
+
+def test_news_wait_no_longer_when_a_slot_has_nothing_more_to_do(session: s.Session, slots: Slots) -> None:
+    join(session)
+    session.tick(100.05)
+    slots.ahead = True
+    session.ended([outcome(1)])
+    assert session.tick(100.1) == []
+    slots.ahead = False
+    assert said(session.tick(100.1 + s.GATHER_S / 4), m.Outcomes)[0].items == (outcome(1),)
+
+
+def test_many_outcomes_do_not_wait(session: s.Session, slots: Slots) -> None:
+    join(session)
+    session.tick(100.05)
+    slots.ahead = True
+    session.ended([outcome(number) for number in range(s.GATHER_MAX)])
+    assert len(said(session.tick(100.1), m.Outcomes)[0].items) == s.GATHER_MAX
+
+
+def test_a_beat_is_never_late_because_of_what_is_gathered(session: s.Session, slots: Slots) -> None:
+    join(session)
+    session.tick(100.05)
+    slots.ahead = True
+    due = session.next_timer()
+    session.ended([outcome(1)])
+    assert session.tick(due - s.GATHER_S / 4) == []
+    assert session.next_timer() <= due
+    session.heard(due, m.Pulse())
+    say = session.tick(due)
+    assert said(say, m.Outcomes)
+    assert said(say, m.Beat)
+
+
+def test_how_much_it_wants_at_hand_goes_with_whatever_it_says(session: s.Session, slots: Slots) -> None:
+    join(session)
+    slots.window = 70
+    assert session.tick(100.1) == [], "by itself it is no news"
+    session.ended([outcome(number) for number in range(s.OUTCOMES_MAX + 5)])
+    assert [message.window for message in said(session.tick(100.1), m.Outcomes)] == [70, 70]
+    slots.window = 4
+    session.heard(101.0, m.Pulse())
+    assert said(session.tick(101.0), m.Beat) == [m.Beat(4, 4)]
 
 
 def test_it_beats_even_while_outcomes_flow(session: s.Session) -> None:
@@ -156,7 +219,7 @@ def test_no_new_credit_while_too_much_is_not_acknowledged(
     slots.granted = 10
     assert said(session.tick(100.1), m.Outcomes)[0].granted == 4
     session.heard(100.2, m.Ack((("t1", 1),)))
-    assert said(session.tick(100.3), m.Beat) == [m.Beat(10)]
+    assert said(session.tick(100.3), m.Beat) == [m.Beat(10, 7)]
 
 
 def test_silence_means_the_connection_is_replaced(session: s.Session) -> None:

@@ -10,18 +10,21 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import dill
 import psutil
+from msgspec import structs
 
 from everfaas_core.model.ids import FunctionId, TaskId
+from everfaas_core.model.states import Cause
 from everfaas_core.runtime.poll import Poller
 from everfaas_core.wire.messages import FunctionItem, Held, Outcome, TaskItem, Tasks
 from everfaas_core.worker.host import ProcessHost, SlotConfig
+from everfaas_core.worker.pipes import AHEAD_S, PIPE_S
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE_S = 30.0
@@ -128,21 +131,52 @@ class Slots:
         python: str | None = None,
     ) -> Held:
         """Offer one task, its code with it when that is new."""
+        (item,) = self.submit_all(function, [call() if payload is None else payload], timeout_s, python)
+        return item.task_id, item.attempt
+
+    def submit_all(
+        self,
+        function: Callable[..., Any] | bytes,
+        payloads: Iterable[bytes],
+        timeout_s: float | None = None,
+        python: str | None = None,
+    ) -> list[TaskItem]:
+        """Offer a task for each payload, all at once."""
         code = function if isinstance(function, bytes) else dill.dumps(function)
         functions: tuple[FunctionItem, ...] = ()
         if code not in self._functions:
             self._functions[code] = FunctionId(str(uuid.uuid4()))
             name = getattr(function, "__name__", "function")
             functions = (FunctionItem(self._functions[code], name, code, python),)
-        item = TaskItem(
-            TaskId(f"task-{next(self._ids)}"),
-            1,
-            self._functions[code],
-            call() if payload is None else payload,
-            timeout_s,
-        )
-        assert self.host.offer(Tasks((item,), functions)) == []
-        return item.task_id, item.attempt
+        function_id = self._functions[code]
+        items = [TaskItem(TaskId(f"task-{next(self._ids)}"), 1, function_id, one, timeout_s) for one in payloads]
+        assert self.host.offer(Tasks(tuple(items), functions)) == []
+        return items
+
+    def offer_again(self, item: TaskItem) -> TaskItem:
+        """Offer the next attempt of a task, as a dispatcher does with what was given back."""
+        item = structs.replace(item, attempt=item.attempt + 1)
+        self.host.offer(Tasks((item,)))
+        return item
+
+    def settle(self, items: list[TaskItem]) -> list[Outcome]:
+        """Turn until tasks have ended; what is given back is offered again. Return how, in their order."""
+        ended = []
+        for item in items:
+            outcome = self.wait((item.task_id, item.attempt))
+            while outcome.cause is Cause.GIVEN_BACK:
+                item = self.offer_again(item)
+                outcome = self.wait((item.task_id, item.attempt))
+            ended.append(outcome)
+        return ended
+
+    def learn(self, function: bytes, payload: bytes) -> None:
+        """Run a function until it is known to be so quick that slots are fed several of its tasks at a time."""
+        each_slot = 1 + int(AHEAD_S / (PIPE_S / 4))
+        deadline = time.monotonic() + PATIENCE_S
+        while self.host.window < self.host.slots * each_slot:
+            assert time.monotonic() < deadline, "waited in vain"
+            self.settle(self.submit_all(function, [payload]))
 
     def wait(self, key: Held) -> Outcome:
         """Turn until an attempt has ended."""

@@ -1,0 +1,1 @@
+"""Ours beside its peers, each installed in an environment of its own: see README.md."""

@@ -1,0 +1,1 @@
+"""One small module per system, all with the same interface (`base.Driver`)."""

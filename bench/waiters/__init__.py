@@ -1,0 +1,1 @@
+"""Many clients that wait, and one that must not notice them."""
