@@ -95,7 +95,7 @@ class Client:
         """Call a function for each item of the iterables, as the built-in `map` does; return an iterator of results.
 
         The calls begin at once, and at most `buffersize` of them (MAP_BUFFER) are under way or wait to be taken, so
-        that inputs without end fit into memory. `chunksize` calls make one task. `ordered=False` gives results as they come.
+        that inputs without end fit into memory. `chunksize` calls make one task. `ordered=False`: as they come.
         What a call raises is raised by `next`; that ends the iteration, and cancels the calls whose results were not
         taken. With `return_exceptions` it is given instead. `watch` is called with each future as it is made. Raises
         TimeoutError when a result is not there `timeout` seconds after now.

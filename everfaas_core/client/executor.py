@@ -35,7 +35,7 @@ class Executor(concurrent.futures.Executor):
         base = Client(url) if client is None else client
         self._client = base.options(**options)
         self._lock = threading.Lock()
-        self._futures: set[Future[Any]] = set()
+        self._futures: set[concurrent.futures.Future[Any]] = set()
         self._shut = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -66,7 +66,7 @@ class Executor(concurrent.futures.Executor):
         """Take no more calls; cancel those that have not begun (`cancel_futures`), wait for the others (`wait`)."""
         with self._lock:
             self._shut = True
-            futures = list(self._futures)
+            futures: list[Any] = list(self._futures)
         if cancel_futures and futures:
             self._client.cancel(futures, running=False)
         if wait:
@@ -94,4 +94,4 @@ class Executor(concurrent.futures.Executor):
 
     def _forget(self, future: concurrent.futures.Future[Any]) -> None:
         with self._lock:
-            self._futures.discard(future)  # type: ignore[arg-type]  # it is one of ours
+            self._futures.discard(future)
