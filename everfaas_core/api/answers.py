@@ -125,6 +125,12 @@ class TaskList(Answer):
     cursor = fields.String(required=True, allow_none=True)
 
 
+class CancelAnswer(Answer):
+    tasks = fields.List(fields.Nested(StatusAnswer), required=True)
+    unknown_ids = fields.List(fields.String(), required=True, data_key="unknown")
+    expired_ids = fields.List(fields.String(), required=True, data_key="expired")
+
+
 class EndedAnswer(StatusAnswer):
     result = fields.String(metadata=_RESULT)
 

@@ -180,11 +180,12 @@ class RedisStore:
         results = self._blobs.results([TaskId(task.decode()) for task in reply[4::4]], reply[7::4])
         return records.group_page(reply, results)
 
-    def cancel(self, ids: Sequence[TaskId]) -> Sequence[str | None]:
-        """Cancel tasks, or mark those that run."""
+    def cancel(self, ids: Sequence[TaskId], *, running: bool = True) -> Sequence[str | None]:
+        """Cancel tasks, and mark those that run."""
         if not ids:
             return []
-        return [status.decode() or None for status in self._run("cancel", *self._conclusions.cancelled, *ids)]
+        said = self._run("cancel", *self._conclusions.cancelled, "1" if running else "", *ids)
+        return [status.decode() or None for status in said]
 
     def retry(self, task_id: TaskId, new_id: TaskId) -> TaskId | None:
         """Submit the call of a task that has failed, or was cancelled, as a new task."""
