@@ -45,10 +45,10 @@ class Outcome:
         return STATUSES.get(self.status, EXIT_NOT_ENDED)
 
     def _load(self, result: bytes) -> None:
-        import dill
+        from everfaas_core.shipping import load_result
 
         try:
-            loaded = dill.loads(result)  # noqa: S301 - what the task of the user's own system sent is what they ask for
+            loaded = load_result(result)
         except Exception as error:  # noqa: BLE001 - whatever the classes in it do when they are loaded
             self.unloadable = brief("".join(traceback.format_exception_only(error)))
             return

@@ -78,7 +78,7 @@ def command(
     """
     function = find_function(target)
     args, kwargs = tuple(map(literal, arguments)), keywords(kw)
-    from everfaas_core.client import Client
+    from everfaas_core.client.client import Client
     from everfaas_core.config.layers import load_url
 
     with Client(load_url(url, config)[0]) as client:

@@ -33,7 +33,7 @@ class Shown:
     def __init__(self, status: int, out: bytes, err: bytes) -> None:
         self.status = status
         self.raw = out
-        self.out = out.decode()
+        self.out = out.decode(errors="surrogateescape")
         self.err = err.decode()
 
     @property
@@ -63,7 +63,7 @@ class Line:
         found = main(words)
         shown = Shown(found, *self._captured.readouterr())
         assert status is None or found == status, (found, shown.out, shown.err)
-        assert "Traceback" not in shown.err or "Remote traceback" in shown.err or "can't be imported" in shown.err
+        assert "Traceback" not in shown.err or found == 5 or "can't be imported" in shown.err
         return shown
 
     def submit(self, function: Callable[..., Any], *args: object, name: str = "", **fields: object) -> str:

@@ -349,7 +349,8 @@ def test_completion_scripts(line: Line, shell: str) -> None:
     ],
 )
 def test_a_shell_completes_commands_flags_and_choices(url: str, tmp_path: Path, words: str, offered: set[str]) -> None:
-    assert complete(words, url, tmp_path) == offered
+    found = complete(words, url, tmp_path)
+    assert {word.casefold() for word in found} == {word.casefold() for word in offered}
 
 
 def test_a_shell_completes_ids_of_tasks_and_hears_nothing_when_no_api_is_there(line: Line, tmp_path: Path) -> None:
@@ -368,4 +369,4 @@ def complete(words: str, url: str, cwd: Path) -> set[str]:
     }
     done = piped([], url, cwd, environ=environ)
     assert done.err == ""
-    return {row.split(",", 1)[1] for row in done.lines}
+    return {row.split(",", 1)[1] for row in done.lines if row}
