@@ -113,7 +113,9 @@ class Client:
             called = Chunked(function)
             buffer = max(1, buffer // chunksize)
         function_id, fields = self._prepared(called, function)
-        flow = Flow(self._session, function_id, fields, calls, buffer, ordered=ordered, watch=watch)
+        flow = Flow(
+            self._session, function_id, fields, calls, buffer, ordered=ordered, chunked=chunksize > 1, watch=watch
+        )
         flow.fill()
         return _values(flow.futures(deadline), chunked=chunksize > 1, return_exceptions=return_exceptions)
 

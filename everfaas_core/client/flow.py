@@ -16,6 +16,10 @@ from everfaas_core.client.session import Session
 MAP_BUFFER: Final = 10_000
 """Tasks of a `map` that are under way, or whose results wait to be taken, unless `buffersize` says otherwise."""
 
+NUMBER_TAG: Final = "map:"
+CHUNK_TAG: Final = "chunk:"
+"""Before the number of a call, or chunk of calls, within its map: a tag of a task that others can find by its group."""
+
 LOT: Final = 500  # calls that are handed over together
 
 
@@ -31,13 +35,16 @@ class Flow:
         buffer: int,
         *,
         ordered: bool,
+        chunked: bool = False,
         watch: Callable[[Future[Any]], object] | None = None,
     ) -> None:
         self._session = session
         self._function_id = function_id
         self._key = fields.get("idempotency_key")
+        self._named = self._key is not None or "group" in fields  # others may want to know which call is which
         self._fields = fields
         self._calls = calls
+        self._tag = CHUNK_TAG if chunked else NUMBER_TAG
         self._watch = watch
         self._numbers = itertools.count()
         self._buffer = buffer
@@ -72,8 +79,11 @@ class Flow:
 
     def _call(self, args: tuple[Any, ...]) -> Call:
         fields = self._fields
-        if self._key is not None:
-            fields = {**fields, "idempotency_key": f"{self._key}/{next(self._numbers)}"}
+        if self._named:
+            number = next(self._numbers)
+            fields = {**fields, "tags": (*fields.get("tags", ()), f"{self._tag}{number}")}
+            if self._key is not None:
+                fields["idempotency_key"] = f"{self._key}/{number}"
         return self._session.call(self._function_id, self._session.shipper.pack_call(args, {}), fields)
 
     def _under_way(self) -> int:
