@@ -126,10 +126,15 @@ class Outbox:
             call.future.dropped()
         return [future for future in wanted if not future.done()]
 
+    def flush(self, timeout_s: float | None) -> bool:
+        """Wait until nothing waits to be sent, or answered; tell whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting and not self._under_way, timeout_s)
+
     def close(self, wait_s: float) -> None:
         """Send what waits, for at most `wait_s`; then let go. Idempotent."""
+        self.flush(wait_s)
         with self._changed:
-            self._changed.wait_for(lambda: not self._waiting and not self._under_way, wait_s)
             self._closed = True
             self._stopping.set()
             dropped, self._waiting = list(self._waiting), deque()

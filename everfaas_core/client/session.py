@@ -102,8 +102,14 @@ class Session:
 
     def call(self, function_id: str, payload: bytes, fields: dict[str, Any]) -> Call:
         """Make a call, to be sent by `send`."""
-        key = fields.get("idempotency_key") or f"{self.name}/{next(self._numbers)}"
+        if "idempotency_key" in fields:
+            return Call(Future(self), function_id, payload, dict(fields))
+        key = f"{self.name}/{next(self._numbers)}"
         return Call(Future(self), function_id, payload, {**fields, "idempotency_key": key})
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Wait until all calls have been accepted, or refused; False: they are not after `timeout_s`."""
+        return self.outbox.flush(timeout_s)
 
     def send(self, calls: Sequence[Call]) -> None:
         """Have calls sent; waits while too many are waiting to be. Raises ClientClosed."""
