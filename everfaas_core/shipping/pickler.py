@@ -249,6 +249,8 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
             return reduced
         self.traces.by_value = True
         make, arguments, (attributes, slots), *_ = reduced
+        if "__dataclass_params__" in attributes:
+            attributes.pop("__replace__", None)
         return make, arguments, (attributes, slots, rebuild.SCENE), None, None, rebuild.fill_class
 
     def _cell(self, cell: CellType) -> Any:
@@ -271,7 +273,9 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
     def _cached(self, cached: Any) -> Any:
         if not self.travels(cached):
             return NotImplemented
-        return rebuild.cached, (cached.__wrapped__, cached.cache_parameters()), dict(cached.__dict__)
+        made_with_it = ("__wrapped__", "cache_parameters")
+        own = {name: value for name, value in vars(cached).items() if name not in made_with_it}
+        return rebuild.cached, (cached.__wrapped__, cached.cache_parameters()), own
 
     def _variable(self, variable: Any) -> Any:
         if not self.travels_by_name(variable):
@@ -289,6 +293,10 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
         }
         arguments["metadata"] = dict(field.metadata) or None
         return rebuild.field, (arguments, field.name, field.type), (None, {"_field_type": field._field_type})
+
+    def _parameters(self, parameters: Any) -> Any:
+        flags = {name: getattr(parameters, name) for name in rebuild.DATACLASS_FLAGS if hasattr(parameters, name)}
+        return rebuild.parameters, (flags,)
 
     def _scene(self, _scene: Any) -> str:
         return "SCENE"
@@ -338,5 +346,6 @@ _HANDLERS: Final[dict[type, Callable[[ValuePickler, Any], Any]]] = {
     LRU_CACHE: ValuePickler._cached,
     typing.TypeVar: ValuePickler._variable,
     dataclasses.Field: ValuePickler._field,
+    dataclasses._DataclassParams: ValuePickler._parameters,  # type: ignore[attr-defined] # private, and in each class
     type(rebuild.SCENE): ValuePickler._scene,
 }

@@ -202,25 +202,34 @@ def field(arguments: Mapping[str, Any], name: str, kind: Any) -> Any:
     return made
 
 
+def parameters(flags: Mapping[str, bool]) -> Any:
+    """Make what a dataclass keeps of its options, as far as this Python knows them."""
+    made: Any = dataclasses._DataclassParams.__new__(dataclasses._DataclassParams)  # type: ignore[attr-defined] # private
+    for name in {*flags} & {*getattr(made, "__slots__", DATACLASS_FLAGS)}:
+        setattr(made, name, flags[name])
+    return made
+
+
 def fill_class(made: type, state: tuple[Any, Any, Scene]) -> None:
     """Set what a class holds. What was generated for another Python is generated anew."""
     attributes, slots, scene = state
+    if "__dataclass_params__" in attributes and hasattr(dataclasses, "_replace"):
+        attributes.setdefault("__replace__", dataclasses._replace)  # left behind by the pickler, for it is new in 3.13
     if not scene.native and scene.refused:
         attributes = _without_refused(scene, attributes)
         if "__dataclass_params__" in attributes:
-            return _fill_dataclass(made, attributes, slots)
+            return _fill_dataclass(scene, made, attributes, slots)
         if "_fields" in attributes and made.__bases__ == (tuple,):
-            generated = vars(collections.namedtuple(made.__name__, attributes["_fields"]))
+            defaults = (attributes.get("_field_defaults") or {}).values()
+            generated = vars(collections.namedtuple(made.__name__, attributes["_fields"], defaults=defaults))
             for name in ("__new__", "_make", "_replace", "__replace__", "__repr__", "_asdict", "__getnewargs__"):
                 if name not in attributes and name in generated:
                     attributes[name] = generated[name]
-            defaults = attributes.get("_field_defaults") or {}
-            attributes["__new__"].__defaults__ = tuple(defaults.values())
     cloudpickle._class_setstate(made, (attributes, slots))
     return None
 
 
-def _fill_dataclass(made: type, attributes: dict[str, Any], slots: Any) -> None:
+def _fill_dataclass(scene: Scene, made: type, attributes: dict[str, Any], slots: Any) -> None:
     parameters, fields = attributes.pop("__dataclass_params__"), attributes.pop("__dataclass_fields__")
     attributes.pop("__match_args__", None)
     cloudpickle._class_setstate(made, (attributes, slots))
@@ -231,7 +240,15 @@ def _fill_dataclass(made: type, attributes: dict[str, Any], slots: Any) -> None:
     flags = {name: getattr(parameters, name) for name in DATACLASS_FLAGS if hasattr(parameters, name)}
     flags.pop("slots", None)  # they are there already
     flags.pop("weakref_slot", None)
-    dataclasses.dataclass(**flags)(made)
+    before = sys.modules.get(made.__module__)
+    sys.modules[made.__module__] = scene.modules.get(made.__module__) or ModuleType(made.__module__)
+    try:  # it looks for the class's module there
+        dataclasses.dataclass(**flags)(made)
+    finally:
+        if before is None:
+            del sys.modules[made.__module__]
+        else:
+            sys.modules[made.__module__] = before
 
 
 def _without_refused(scene: Scene, attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,12 +256,20 @@ def _without_refused(scene: Scene, attributes: Mapping[str, Any]) -> dict[str, A
     left: dict[str, Any] = {}
     generated = "__dataclass_params__" in attributes or "_fields" in attributes
     for name, value in attributes.items():
-        bare = getattr(value, "__func__", value)
-        while hasattr(bare, "__wrapped__"):  # dataclass wraps its __repr__
-            bare = bare.__wrapped__
-        key = id(getattr(bare, "__code__", None))
-        if generated and key in scene.refused and name.startswith(("__", "_make", "_replace", "_asdict")):
-            del scene.refused[key]
+        codes = _codes_of(value) & scene.refused.keys() if generated else None
+        if codes and name.startswith(("__", "_make", "_replace", "_asdict")):
+            for code in codes:
+                scene.refused.pop(code, None)
         else:
             left[name] = value
     return left
+
+
+def _codes_of(value: Any) -> set[int]:
+    """Return the ids of an attribute's code, and of what it wraps (a dataclass's `__repr__` is wrapped)."""
+    found: set[int] = set()
+    one = getattr(value, "__func__", value)
+    while one is not None:
+        found.add(id(getattr(one, "__code__", None)))
+        one = getattr(one, "__wrapped__", None)
+    return found

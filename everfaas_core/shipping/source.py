@@ -71,62 +71,69 @@ class Place(NamedTuple):
         return codes[self.nth]
 
 
+class _File:
+    """A file as it is now: where the statements of its top level are, and its functions as this Python compiles them.
+
+    Whole files are compiled, for the compiler of 3.12 writes other bytecode for names that the file imports.
+    """
+
+    def __init__(self, filename: str, lines: list[str]) -> None:
+        """Raises SyntaxError, ValueError or RecursionError if it is no plain Python."""
+        self.lines = lines
+        tree = ast.parse("".join(lines), filename)
+        self.spans = [_span(node) for node in tree.body]
+        self.codes: dict[tuple[str, int], list[CodeType]] = {}
+        for code in nested(compile(tree, filename, "exec", dont_inherit=True)):
+            self.codes.setdefault((code.co_name, code.co_firstlineno), []).append(code)
+
+
 class SourceFinder:
-    """Finds places at the client. Keeps where the statements of each file begin and end."""
+    """Finds places at the client. Reads and compiles each file once; not thread-safe."""
 
     def __init__(self) -> None:
-        self._files: dict[str, tuple[list[str], list[tuple[int, int]] | None]] = {}
+        self._files: dict[str, _File | None] = {}
+        self._lines: dict[str, list[str]] = {}
         self._units: dict[tuple[str, int, int], Unit] = {}
         self._library = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")})
 
     def place(self, code: CodeType, namespace: dict[str, Any]) -> Place | str:
         """Return where a code's source is, or in plain words why there is none."""
-        filename = code.co_filename
-        if self._standard(filename):
-            return "the standard library made it, for what is known of its class"
+        filename, line = code.co_filename, code.co_firstlineno
+        if filename.startswith(self._library) and "-packages" + os.sep not in filename:
+            return "the standard library made it"
         lines = linecache.getlines(filename, namespace)
         if not lines:
             return _absence(filename)
-        spans = self._spans(filename, lines)
-        if spans is None:
+        file = self._file(filename, lines)
+        if file is None:
             return f"the source in {filename} is not plain Python"
-        span = next(((a, b) for a, b in spans if a <= code.co_firstlineno <= b), None)
-        if span is None:
-            return f"{filename} was changed after it was loaded"
-        return self._in_unit(code, lines, span)
+        codes = file.codes.get((code.co_name, line), ())
+        nth = next((nth for nth, one in enumerate(codes) if _same(one, code)), None)
+        if nth is None:
+            return f"{filename} was changed after it was loaded, or a tool has rewritten the code"
+        unit = self._unit(filename, file, line, code.co_flags & FUTURES)
+        if unit is None:
+            return f"the statement around line {line} of {filename} is longer than {UNIT_BYTES_MAX} bytes"
+        return Place(unit, code.co_name, line, nth, len(codes))
 
-    def _in_unit(self, code: CodeType, lines: list[str], span: tuple[int, int]) -> Place | str:
-        filename, (start, end) = code.co_filename, span
-        futures = code.co_flags & FUTURES
-        text = "".join(lines[start - 1 : end])
+    def _unit(self, filename: str, file: _File, line: int, futures: int) -> Unit | None:
+        start, end = next(span for span in file.spans if span[0] <= line <= span[1])
+        text = "".join(file.lines[start - 1 : end])
         unit = self._units.get((filename, start, futures))
         if unit is None or unit.text != text:
             if len(text) > UNIT_BYTES_MAX:
-                return f"the statement on line {start} of {filename} is longer than {UNIT_BYTES_MAX} bytes"
+                return None
             unit = self._units[filename, start, futures] = Unit(filename, start, text, futures)
-        try:
-            codes = unit.codes(code.co_name, code.co_firstlineno)
-        except (SyntaxError, ValueError):
-            return f"the source in {filename} is not plain Python"
-        for index, one in enumerate(codes):
-            if _same(one, code):
-                return Place(unit, code.co_name, code.co_firstlineno, index, len(codes))
-        return f"{filename} was changed after it was loaded, or its code was rewritten by a tool"
+        return unit
 
-    def _standard(self, filename: str) -> bool:
-        return filename.startswith(self._library) and "-packages" + os.sep not in filename
-
-    def _spans(self, filename: str, lines: list[str]) -> list[tuple[int, int]] | None:
-        known = self._files.get(filename)
-        if known is not None and known[0] is lines:
-            return known[1]
-        spans: list[tuple[int, int]] | None
-        try:
-            spans = [_span(node) for node in ast.parse("".join(lines)).body]
-        except (SyntaxError, ValueError, RecursionError):
-            spans = None
-        self._files[filename] = (lines, spans)
-        return spans
+    def _file(self, filename: str, lines: list[str]) -> _File | None:
+        if self._lines.get(filename) is not lines:
+            self._lines[filename] = lines
+            try:
+                self._files[filename] = _File(filename, lines)
+            except (SyntaxError, ValueError, RecursionError):
+                self._files[filename] = None
+        return self._files[filename]
 
 
 def _span(node: ast.stmt) -> tuple[int, int]:
