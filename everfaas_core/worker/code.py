@@ -10,7 +10,6 @@ from __future__ import annotations
 import builtins
 import importlib
 import io
-import sys
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,10 @@ from typing import Any, Final
 import dill
 
 from everfaas_core.model.ids import FunctionId
+from everfaas_core.shipping.envelope import unseal
+from everfaas_core.shipping.opening import open_packed
+from everfaas_core.shipping.rebuild import minor_version
+from everfaas_core.shipping.trouble import ForeignCode
 from everfaas_core.wire.messages import FunctionItem
 from everfaas_core.worker.slot_state import FUNCTIONS_MAX
 
@@ -117,8 +120,9 @@ class CodeShelf:
 
 def load_function(item: FunctionItem) -> LoadedFunction:
     """Load a function's code. Raises NotLoadable."""
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if item.python is not None and item.python != here:
+    envelope = unseal(item.payload)
+    here = minor_version()
+    if envelope is None and item.python is not None and item.python != here:
         raise NotLoadable(
             f"function {item.name!r} was pickled by Python {item.python}, and this worker runs {here}: bytecode of "
             f"another version can crash the interpreter, so it was not loaded. Register the function from Python "
@@ -163,6 +167,9 @@ def _load(payload: bytes, what: str) -> tuple[Any, ModuleType | None]:
 
 
 def _load_once(payload: bytes) -> tuple[Any, ModuleType | None]:
+    envelope = unseal(payload)
+    if envelope is not None:
+        return open_packed(envelope)
     loader = Loader(payload)
     loaded = loader.load()
     return loaded, loader.main
@@ -170,6 +177,11 @@ def _load_once(payload: bytes) -> tuple[Any, ModuleType | None]:
 
 def _not_loadable(error: BaseException, what: str) -> NotLoadable:
     detail = "".join(traceback.format_exception(error))
+    if isinstance(error, ForeignCode):
+        return NotLoadable(
+            f"{what} can't be loaded: {error}. Start a worker with the client's version of Python, or run the client "
+            f"with {minor_version()}"
+        )
     if isinstance(error, ModuleNotFoundError) and error.name:
         return NotLoadable(
             f"{what} needs the module {error.name!r}, which this worker can't import: start the worker in the "
