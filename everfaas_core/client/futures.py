@@ -50,7 +50,6 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         self._task_id: str | None = None
         self._named: threading.Event | None = None  # set with the id, if somebody waits for that
         self._opened: tuple[bool, Any] | None = None
-        self._opening = threading.RLock()  # whoever is told of the end may ask again
 
     # ── the task ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -162,11 +161,12 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def dropped(self) -> bool:
         """Become CANCELLED, and tell those who wait; False: it has an outcome."""
-        with self._opening:
-            if not self.cancelled():
-                if not super().cancel():
-                    return False
-                self.set_running_or_notify_cancel()
+        if self.__dict__.setdefault("_dropper", dropper := object()) is not dropper:  # another thread is at it, or was
+            with self._condition:
+                return self.cancelled() or not self.done()
+        if not super().cancel():
+            return False
+        self.set_running_or_notify_cancel()
         return True
 
     def _settle(self, change: Callable[[], Any]) -> None:
@@ -181,7 +181,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """Return whether the task failed, and its value or exception; loaded once."""
         if not isinstance(answer, Answer):  # set by somebody else, as `set_result` allows
             return False, answer
-        with self._opening:
+        with self._condition:
             if self._opened is None:
                 failed = answer.status != "COMPLETED"
                 try:

@@ -19,6 +19,7 @@ from everfaas_core.client.collector import Collector
 from everfaas_core.client.errors import ApiFailed, ApiRefused, ApiUnreachable, ClientClosed
 from everfaas_core.client.futures import Future
 from everfaas_core.client.http import TIMEOUT_S, Api
+from everfaas_core.client.pending import vanished
 
 BATCH_CALLS_MAX: Final = 1_000
 BATCH_BYTES_MAX: Final = 4 * 1024**2
@@ -227,7 +228,10 @@ class Outbox:
             while known.get("status") not in TERMINAL:
                 if self._closed:
                     return
-                known = self._persist(patience, lambda: self._api.get(path, {"wait": AGAIN_S}))
+                try:
+                    known = self._persist(patience, lambda: self._api.get(path, {"wait": AGAIN_S}))
+                except ApiRefused as error:
+                    raise vanished(known["task_id"]) if error.status in (404, 410) else error from error
             call.future.ended(known["status"], known["result"])
         except ApiFailed as error:
             call.future.failed(error)

@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import uuid
+import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 from everfaas_core.client.calls import Call
 from everfaas_core.client.collector import Collector
-from everfaas_core.client.errors import ApiFailed, ApiRefused, ClientClosed
+from everfaas_core.client.errors import ApiFailed, ApiRefused, ClientClosed, ShippingWarning
 from everfaas_core.client.futures import CANCEL_S_MAX, Future
 from everfaas_core.client.http import Api
 from everfaas_core.client.outbox import Outbox
@@ -62,6 +63,8 @@ class Session:
             if known is not None:
                 self._functions.move_to_end(content)
                 return known
+        for warning in packed.warnings:
+            warnings.warn(warning, ShippingWarning, stacklevel=4)  # where the client was called
         made = self._register(packed, name)
         with self._lock:
             self._functions[content] = made
