@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import threading
@@ -117,6 +116,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         """Wait without blocking the event loop. Cancelling who awaits cancels the task, in the background."""
+        import asyncio  # half of the time that the client takes to be imported, and few programs await
+
         loop = asyncio.get_running_loop()
         arrived: asyncio.Future[None] = loop.create_future()
 
