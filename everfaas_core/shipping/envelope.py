@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import pickle
 import struct
-from importlib import metadata
 from typing import Any, Final, NamedTuple
+
+import cloudpickle
 
 MODULE: Final = "everfaas_core.shipping.envelope"
 
@@ -38,7 +39,7 @@ class Envelope(NamedTuple):
 
 def packer() -> str:
     """Return what packs here, with its version."""
-    return f"cloudpickle {metadata.version('cloudpickle')}"
+    return f"cloudpickle {cloudpickle.__version__}"
 
 
 def seal(head: bytes, envelope: Envelope) -> bytes:

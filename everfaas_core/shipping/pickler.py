@@ -8,14 +8,14 @@ scene of their payload, which share globals as they did at home.
 from __future__ import annotations
 
 import dataclasses
+import enum
 import functools
-import importlib
-import importlib.util
 import io
 import sys
 import typing
-from collections.abc import Callable, Iterable, Mapping
-from types import CellType, FunctionType, ModuleType
+import weakref
+from collections.abc import Callable, Collection, Iterable, Mapping
+from types import BuiltinFunctionType, CellType, FunctionType, ModuleType
 from typing import Any, Final
 
 import cloudpickle
@@ -24,7 +24,9 @@ from cloudpickle import cloudpickle as inner
 from everfaas_core.shipping import rebuild
 from everfaas_core.shipping.origin import Origins
 from everfaas_core.shipping.reading import Book, Facts
-from everfaas_core.shipping.source import Place, Unit
+from everfaas_core.shipping.source import LibraryFile, Place, Unit
+from everfaas_core.shipping.using import Uses
+from everfaas_core.shipping.watching import Watch
 
 PROTOCOL: Final = 5  # read by every Python that everfaas runs on
 OF_A_MODULE: Final = ("__name__", "__package__", "__file__", "__path__")
@@ -41,31 +43,36 @@ class Home:
 
 
 class Traces:
-    """What packing came across. `steady` says when a packing holds good, see `Shipper`."""
+    """What packing came across."""
 
     def __init__(self) -> None:
         self.by_value = False  # anything that plain pickle could not send
+        self.classes: set[str] = set()  # ids of the classes that travel
         self.warnings: dict[str, None] = {}
+        self.watch = Watch()
 
 
 class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types
-    """Packs one stream."""
+    """Packs one stream. `known`: ids of classes that are there already where it is opened."""
 
-    def __init__(self, file: io.BytesIO, origins: Origins, book: Book) -> None:
+    def __init__(self, file: io.BytesIO, origins: Origins, book: Book, known: Collection[str] = ()) -> None:
         super().__init__(file, protocol=PROTOCOL)
         self.traces = Traces()
         self._origins = origins
         self._book = book
         self._homes: dict[int, Home] = {}
         self._in_functions: set[int] = set()  # ids of cells and modules whose contents a function's state fills in
-        self._units: dict[int, Unit] = {}
         self._modules_whole: set[int] = set()
+        self._known = known
+        self._dull: set[type] = set()  # types whose instances pickle by themselves
 
     # ── what is asked for each object that is not plain data ─────────────────────────────────────────────────────────
 
     def reducer_override(self, obj: Any) -> Any:
         """Say how to pickle an object; NotImplemented leaves it to cloudpickle and pickle. Called by the pickler."""
         kind = type(obj)
+        if kind in self._dull:
+            return NotImplemented
         if kind is FunctionType:
             return self._function(obj)
         handler = _HANDLERS.get(kind)
@@ -77,6 +84,9 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
             return self._module(obj)
         if kind.__module__.startswith("everfaas_core.") and hasattr(obj, "__wrapped__"):
             return rebuild.same, (obj.__wrapped__,)  # what @function made: in the slot, the function itself
+        if kind is not BuiltinFunctionType and not issubclass(kind, enum.Enum) and kind.__module__ != "dataclasses":
+            self.traces.watch.steady = False  # an instance can change
+        self._dull.add(kind)
         return NotImplemented
 
     def travels(self, obj: Any) -> bool:
@@ -99,17 +109,14 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
         facts = self._book.facts(function.__code__, namespace)
         cells = dict(zip(facts.code.co_freevars, function.__closure__ or (), strict=True))
         self._in_functions.update(id(cell) for cell in cells.values())
-        modules = self._modules_of(function, facts, cells)
-        imports = any(self._is_imported(facts, namespace))
-        arguments = (_Coded(facts), self._home(namespace), cells, imports)
-        return (
-            rebuild.function,
-            arguments,
-            self._state(function, facts, cells, modules),
-            None,
-            None,
-            rebuild.fill_function,
-        )
+        self.traces.watch.function(function, look=not _generated(facts))
+        self.traces.watch.names(namespace, facts.globals)
+        uses = Uses(self._origins, self.traces.watch, self.traces.warnings)
+        uses.find(facts, namespace, _named_contents(cells))
+        self._in_functions.update(id(module) for module, _ in uses.modules)
+        arguments = (_Coded(facts), self._home(namespace), cells, uses.imports)
+        state = self._state(function, facts, cells, uses.modules)
+        return rebuild.function, arguments, state, None, None, rebuild.fill_function
 
     def _state(
         self,
@@ -160,6 +167,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
         if id(module) in self._in_functions or id(module) in self._modules_whole:
             return rebuild.same, (home,)
         self._modules_whole.add(id(module))
+        self.traces.watch.steady = False
         return rebuild.same, (home,), self._portable(module), None, None, rebuild.fill_module
 
     def _portable(self, module: ModuleType) -> dict[str, Any]:
@@ -178,65 +186,6 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
                 left[name] = value
         return left
 
-    def _modules_of(
-        self, function: FunctionType, facts: Facts, cells: Mapping[str, CellType]
-    ) -> list[tuple[ModuleType, dict[str, Any]]]:
-        """Return the user's own modules that a function uses, each with what it uses of it."""
-        wanted: dict[int, tuple[ModuleType, dict[str, Any]]] = {}
-        namespace = function.__globals__
-        candidates = [(name, namespace[name]) for name in facts.globals if name in namespace]
-        candidates += [(name, content) for name, content in _named_contents(cells)]
-        for name, value in candidates:
-            if isinstance(value, ModuleType) and name not in facts.bare:
-                self._want(wanted, value, facts.names)
-        for module, names in self._imported(facts, namespace):
-            self._want(wanted, module, facts.names | names)
-        self._in_functions.update(wanted)
-        return list(wanted.values())
-
-    def _want(
-        self, wanted: dict[int, tuple[ModuleType, dict[str, Any]]], module: ModuleType, names: Iterable[str]
-    ) -> None:
-        if not self._origins.by_value(module.__name__):
-            return
-        _, held = wanted.setdefault(id(module), (module, {}))
-        for name in sorted(names):
-            if name in held or name not in vars(module) or (name.startswith("__") and name.endswith("__")):
-                continue
-            held[name] = value = vars(module)[name]
-            if isinstance(value, ModuleType):
-                self._want(wanted, value, names)
-
-    def _is_imported(self, facts: Facts, namespace: dict[str, Any]) -> Iterable[bool]:
-        for one in facts.imports:
-            yield self._origins.by_value(_absolute(one.name, one.level, namespace))
-
-    def _imported(self, facts: Facts, namespace: dict[str, Any]) -> Iterable[tuple[ModuleType, frozenset[str]]]:
-        """Yield the user's own modules that import statements in a function's body name, with what they take."""
-        for one in facts.imports:
-            name = _absolute(one.name, one.level, namespace)
-            if not self._origins.by_value(name) or name == rebuild.MAIN:
-                if self._origins.compiled(name):
-                    self.traces.warnings[f"{name!r} is machine code and does not travel: workers need it installed"] = (
-                        None
-                    )
-                continue
-            try:
-                module = importlib.import_module(name)
-                taken = {part for part in one.names if not hasattr(module, part)}
-                for part in taken:  # a submodule
-                    importlib.import_module(f"{name}.{part}")
-            except Exception as error:  # noqa: BLE001 - a user's module can raise anything
-                self.traces.warnings[
-                    f"the body imports {name!r}, which can't be imported here ({type(error).__name__}: {error}), so it "
-                    f"does not travel: workers need it"
-                ] = None
-                continue
-            parts = name.split(".")
-            for length in range(1, len(parts)):  # import a.b.c binds a, in which b is looked up, …
-                yield sys.modules[".".join(parts[:length])], frozenset({parts[length]})
-            yield module, frozenset(one.names)
-
     # ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _class(self, cls: type) -> Any:
@@ -251,7 +200,14 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
         make, arguments, (attributes, slots), *_ = reduced
         if "__dataclass_params__" in attributes:
             attributes.pop("__replace__", None)
-        return make, arguments, (attributes, slots, rebuild.SCENE), None, None, rebuild.fill_class
+        track = inner._get_or_create_tracker_id(cls)
+        if track in self._known:
+            return rebuild.known_class, (rebuild.SCENE, track, cls.__qualname__)
+        self.traces.classes.add(track)
+        self.traces.watch.class_(cls)
+        # the last two arguments are the id and what cloudpickle may need one day
+        arguments = (rebuild.SCENE, track, make, (*arguments[:-2], None, arguments[-1]))
+        return rebuild.skeleton, arguments, (attributes, slots, rebuild.SCENE), None, None, rebuild.fill_class
 
     def _cell(self, cell: CellType) -> Any:
         if id(cell) in self._in_functions:
@@ -262,17 +218,25 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
     def _code(self, coded: _Coded) -> Any:
         facts = coded.facts
         names = (facts.code.co_name, facts.code.co_freevars)
-        source, where = (
-            (facts.place.unit, facts.place[2:]) if isinstance(facts.place, Place) else (facts.place, (0, 0, 0))
-        )
+        source, where = (facts.place.unit, facts.place[1:]) if isinstance(facts.place, Place) else (facts.place, ())
         return rebuild.code, (rebuild.SCENE, facts.bytecode, names, source, where)
 
     def _unit(self, unit: Unit) -> Any:
         return rebuild.unit, (unit.filename, unit.line, unit.text, unit.futures)
 
+    def _library_file(self, file: LibraryFile) -> Any:
+        return rebuild.library_file, (file.path,)
+
+    def _cached_property(self, cached: Any) -> Any:
+        return rebuild.cached_property, (cached.func, cached.attrname)
+
+    def _weak(self, weak: Any) -> Any:
+        return rebuild.weak, (type(weak), dict(weak.items()))
+
     def _cached(self, cached: Any) -> Any:
         if not self.travels(cached):
             return NotImplemented
+        self.traces.watch.names(vars(cached), vars(cached))
         made_with_it = ("__wrapped__", "cache_parameters")
         own = {name: value for name, value in vars(cached).items() if name not in made_with_it}
         return rebuild.cached, (cached.__wrapped__, cached.cache_parameters()), own
@@ -321,6 +285,13 @@ def _named_contents(cells: Mapping[str, CellType]) -> Iterable[tuple[str, Any]]:
             continue
 
 
+def _generated(facts: Facts) -> bool:
+    """Tell whether a dataclass was given this function; what it closes over is never changed."""
+    unit = facts.place.unit if isinstance(facts.place, Place) else None
+    wraps_repr = isinstance(unit, LibraryFile) and unit.path in ("dataclasses.py", "reprlib.py")
+    return wraps_repr or facts.code.co_qualname.startswith("__create_fn__.")
+
+
 def _annotations(function: FunctionType) -> dict[str, Any]:
     try:
         return function.__annotations__
@@ -328,21 +299,15 @@ def _annotations(function: FunctionType) -> dict[str, Any]:
         return {}
 
 
-def _absolute(name: str, level: int, namespace: Mapping[str, Any]) -> str:
-    if not level:
-        return name
-    package = namespace.get("__package__") or str(namespace.get("__name__", "")).rpartition(".")[0]
-    try:
-        return importlib.util.resolve_name("." * level + name, package)
-    except ImportError:
-        return name
-
-
 _HANDLERS: Final[dict[type, Callable[[ValuePickler, Any], Any]]] = {
     Home: ValuePickler._reduce_home,
     _Coded: ValuePickler._code,
     Unit: ValuePickler._unit,
+    LibraryFile: ValuePickler._library_file,
     CellType: ValuePickler._cell,
+    functools.cached_property: ValuePickler._cached_property,
+    weakref.WeakKeyDictionary: ValuePickler._weak,
+    weakref.WeakValueDictionary: ValuePickler._weak,
     LRU_CACHE: ValuePickler._cached,
     typing.TypeVar: ValuePickler._variable,
     dataclasses.Field: ValuePickler._field,

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from cloudpickle import cloudpickle
 
-from everfaas_core.shipping.source import Place, Unit
+from everfaas_core.shipping.source import LibraryFile, Place, Unit
 from everfaas_core.shipping.trouble import ForeignCode
 
 MAIN: Final = "__main__"
@@ -42,13 +42,19 @@ class Modules(dict[str, ModuleType]):
 class Scene:
     """What one payload has brought: its `__main__`, its modules, and what could not be made."""
 
-    def __init__(self, python: str) -> None:
-        """`python`: the minor version that packed it."""
+    def __init__(self, python: str, function: Scene | None = None) -> None:
+        """`python`: the minor version that packed it. `function`: for a call, the scene of what is called."""
         self.python = python
         self.native = python == minor_version()
         self.main: ModuleType | None = None
+        self.classes: dict[str, type] = {} if function is None else {**function.classes}  # by their ids at the client
+        self.borrowed = frozenset(id(one) for one in self.classes.values())  # those that came with the function
         self.modules = Modules()
         self.refused: dict[int, tuple[CodeType, str]] = {}  # stand-ins of codes that could not be made, and why
+
+    def own_main(self) -> ModuleType:
+        """Return the `__main__` of this scene, which may be empty."""
+        return self.main or home(self, MAIN, {}, True)
 
     def refuse(self, name: str, freevars: tuple[str, ...], reason: str) -> CodeType:
         """Return a code that stands in for one that can't be made."""
@@ -135,8 +141,17 @@ def unit(filename: str, line: int, text: str, futures: int) -> Unit:
     return made
 
 
+def library_file(path: str) -> LibraryFile:
+    """Name a file of this Python's standard library."""
+    return LibraryFile(path)
+
+
 def code(
-    scene: Scene, bytecode: bytes, names: tuple[str, tuple[str, ...]], source: Unit | str, where: tuple[int, int, int]
+    scene: Scene,
+    bytecode: bytes,
+    names: tuple[str, tuple[str, ...]],
+    source: Unit | LibraryFile | str,
+    where: tuple[Any, ...],
 ) -> CodeType:
     """Make a code: from bytecode if it is of this minor version, else from source."""
     name, freevars = names
@@ -145,7 +160,7 @@ def code(
     if isinstance(source, str):
         return scene.refuse(name, freevars, source)
     try:
-        made = Place(source, name, *where).compile()
+        made = Place(source, *where).compile()
     except ForeignCode as error:
         return scene.refuse(name, freevars, str(error))
     if not set(made.co_freevars) <= set(freevars):
@@ -192,6 +207,18 @@ def cached(wrapped: Callable[..., Any], parameters: Mapping[str, Any]) -> Callab
     return made
 
 
+def cached_property(function: Callable[..., Any], attribute: str) -> Any:
+    """Make a functools.cached_property again, with a lock of its own where it has one."""
+    made: Any = functools.cached_property(function)
+    made.attrname = attribute
+    return made
+
+
+def weak(kind: type, items: Mapping[Any, Any]) -> Any:
+    """Make a dictionary with weak keys or values; nothing but this payload may hold what is in it."""
+    return kind(items)
+
+
 # ── classes ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -210,9 +237,28 @@ def parameters(flags: Mapping[str, bool]) -> Any:
     return made
 
 
+def skeleton(scene: Scene, track: str, make: Callable[..., type], arguments: tuple[Any, ...]) -> type:
+    """Make a class that holds nothing yet; or return the function's own, if it brought the same."""
+    made = scene.classes.get(track)
+    if made is None:
+        made = scene.classes[track] = make(*arguments)
+        cloudpickle._DYNAMIC_CLASS_TRACKER_BY_CLASS[made] = track  # so that results can say which it is
+    return made
+
+
+def known_class(scene: Scene, track: str, name: str) -> type:
+    """Return a class that came with the function. Raises LookupError if the call belongs to another function."""
+    made = scene.classes.get(track)
+    if made is None:
+        raise LookupError(f"the class {name!r} should have come with the function that is called, and has not")
+    return made
+
+
 def fill_class(made: type, state: tuple[Any, Any, Scene]) -> None:
     """Set what a class holds. What was generated for another Python is generated anew."""
     attributes, slots, scene = state
+    if id(made) in scene.borrowed:
+        return None
     if "__dataclass_params__" in attributes and hasattr(dataclasses, "_replace"):
         attributes.setdefault("__replace__", dataclasses._replace)  # left behind by the pickler, for it is new in 3.13
     if not scene.native and scene.refused:

@@ -51,10 +51,27 @@ class Unit:
         linecache.cache[self.filename] = (len(lines), None, lines, self.filename)  # None: never checked against a file
 
 
+class LibraryFile:
+    """A file of the standard library, in which another Python finds a function by its qualified name."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def codes(self, name: str, line: int) -> list[CodeType]:
+        """Return the codes of this qualified name in this Python's own library. Raises ValueError, SyntaxError."""
+        filename = os.path.join(sysconfig.get_path("stdlib"), self.path)
+        try:
+            with open(filename, encoding="utf-8") as file:
+                compiled = compile(file.read(), filename, "exec", dont_inherit=True)
+        except OSError as error:
+            raise ValueError(str(error)) from None
+        return [one for one in nested(compiled) if one.co_qualname == name]
+
+
 class Place(NamedTuple):
     """Where a function's code is in a unit: among `of` of this name and line, the `nth` from 0."""
 
-    unit: Unit
+    unit: Unit | LibraryFile
     name: str
     line: int
     nth: int
@@ -67,7 +84,7 @@ class Place(NamedTuple):
         except (SyntaxError, ValueError) as error:
             raise ForeignCode(f"its source does not compile here ({error})") from None
         if len(codes) != self.of:
-            raise ForeignCode(f"its source has {len(codes)} functions {self.name!r} on line {self.line} here")
+            raise ForeignCode(f"its source has {len(codes)} functions {self.name!r} here and {self.of} there")
         return codes[self.nth]
 
 
@@ -100,7 +117,7 @@ class SourceFinder:
         """Return where a code's source is, or in plain words why there is none."""
         filename, line = code.co_filename, code.co_firstlineno
         if filename.startswith(self._library) and "-packages" + os.sep not in filename:
-            return "the standard library made it"
+            return Place(LibraryFile(os.path.relpath(filename, self._root(filename))), code.co_qualname, 0, 0, 1)
         lines = linecache.getlines(filename, namespace)
         if not lines:
             return _absence(filename)
@@ -115,6 +132,9 @@ class SourceFinder:
         if unit is None:
             return f"the statement around line {line} of {filename} is longer than {UNIT_BYTES_MAX} bytes"
         return Place(unit, code.co_name, line, nth, len(codes))
+
+    def _root(self, filename: str) -> str:
+        return next(root for root in self._library if filename.startswith(root))
 
     def _unit(self, filename: str, file: _File, line: int, futures: int) -> Unit | None:
         start, end = next(span for span in file.spans if span[0] <= line <= span[1])

@@ -21,7 +21,7 @@ import dill
 from everfaas_core.model.ids import FunctionId
 from everfaas_core.shipping.envelope import unseal
 from everfaas_core.shipping.opening import open_packed
-from everfaas_core.shipping.rebuild import minor_version
+from everfaas_core.shipping.rebuild import Scene, minor_version
 from everfaas_core.shipping.trouble import ForeignCode
 from everfaas_core.wire.messages import FunctionItem
 from everfaas_core.worker.slot_state import FUNCTIONS_MAX
@@ -87,11 +87,15 @@ class Loader(dill.Unpickler):  # type: ignore[misc] # dill has no types
 
 
 class LoadedFunction:
-    """A function and the `__main__` that it lives in, which is empty for a function of a module."""
+    """A function and the `__main__` that it lives in, which is empty for a function of a module.
 
-    def __init__(self, call: Callable[..., Any], main: ModuleType) -> None:
+    `scene`: for one that came by value from a client of ours, what came with it.
+    """
+
+    def __init__(self, call: Callable[..., Any], main: ModuleType, scene: Scene | None = None) -> None:
         self.call = call
         self.main = main
+        self.scene = scene
 
 
 class CodeShelf:
@@ -128,15 +132,17 @@ def load_function(item: FunctionItem) -> LoadedFunction:
             f"another version can crash the interpreter, so it was not loaded. Register the function from Python "
             f"{here}, or start a worker with Python {item.python}"
         )
-    function, main = _load(item.payload, f"function {item.name!r}")
+    function, context = _load(item.payload, f"function {item.name!r}")
     if not callable(function):
         raise NotLoadable(f"the payload of function {item.name!r} is {_article(function)}, which can't be called")
-    return LoadedFunction(function, main or blank_main())
+    if isinstance(context, Scene):
+        return LoadedFunction(function, context.own_main(), context)
+    return LoadedFunction(function, context or blank_main())
 
 
-def load_call(payload: bytes) -> tuple[Sequence[Any], Mapping[Any, Any]]:
-    """Load the arguments of a call. Raises NotLoadable."""
-    call, _ = _load(payload, "the arguments")
+def load_call(payload: bytes, scene: Scene | None = None) -> tuple[Sequence[Any], Mapping[Any, Any]]:
+    """Load the arguments of a call of the function whose scene it is. Raises NotLoadable."""
+    call, _ = _load(payload, "the arguments", scene)
     if not isinstance(call, (tuple, list)) or len(call) != 2:
         raise NotLoadable(f"{SHAPE}; this one is {_article(call)}")
     args, kwargs = call
@@ -153,23 +159,23 @@ def _article(value: object) -> str:
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}{size}"
 
 
-def _load(payload: bytes, what: str) -> tuple[Any, ModuleType | None]:
+def _load(payload: bytes, what: str, scene: Scene | None = None) -> tuple[Any, ModuleType | Scene | None]:
     try:
-        return _load_once(payload)
+        return _load_once(payload, scene)
     except ModuleNotFoundError:
         importlib.invalidate_caches()  # the file may be newer than what the import system knows of its directory
     except BaseException as error:  # noqa: BLE001 - a payload can raise anything, SystemExit included
         raise _not_loadable(error, what) from None
     try:
-        return _load_once(payload)
+        return _load_once(payload, scene)
     except BaseException as error:  # noqa: BLE001 - as above
         raise _not_loadable(error, what) from None
 
 
-def _load_once(payload: bytes) -> tuple[Any, ModuleType | None]:
+def _load_once(payload: bytes, scene: Scene | None) -> tuple[Any, ModuleType | Scene | None]:
     envelope = unseal(payload)
     if envelope is not None:
-        return open_packed(envelope)
+        return open_packed(envelope, scene)
     loader = Loader(payload)
     loaded = loader.load()
     return loaded, loader.main
