@@ -130,7 +130,7 @@ class Reader:
                 else:
                     self._closed.wait(pause_s)
                     pause_s = min(pause_s * 2, PAUSE_S_MAX)
-            except Exception as error:  # the thread's boundary: those who wait must hear of it
+            except Exception as error:  # noqa: BLE001 - the boundary of the thread: those who wait must hear of it
                 _log.exception("results could not be collected")
                 self._give_up(error)
 

@@ -205,7 +205,7 @@ class Outbox:
                     self._exchange(taken[0])
                 else:
                     self._submit(taken)
-            except Exception as error:  # the thread's boundary: those who wait must hear of it
+            except Exception as error:  # noqa: BLE001 - the boundary of the thread: those who wait must hear of it
                 _log.exception("calls could not be sent")
                 for call in taken:
                     call.waiter.failed(error)
