@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import threading
@@ -33,8 +32,8 @@ class Tasks(Protocol):
     def running(self, task_id: str) -> bool:
         """Tell whether the task runs. Raises ApiFailed."""
 
-    def load(self, result: bytes) -> Any:
-        """Return the value or exception of a result."""
+    def opened(self, status: str, result: bytes) -> tuple[bool, Any]:
+        """Return whether a task that has ended failed, and its value or exception."""
 
 
 class Future(concurrent.futures.Future[T], Generic[T]):
@@ -50,7 +49,6 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         self._task_id: str | None = None
         self._named: threading.Event | None = None  # set with the id, if somebody waits for that
         self._opened: tuple[bool, Any] | None = None
-        self._opening = threading.RLock()  # whoever is told of the end may ask again
 
     # ── the task ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -118,6 +116,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         """Wait without blocking the event loop. Cancelling who awaits cancels the task, in the background."""
+        import asyncio  # half of the time that the client takes to be imported, and few programs await
+
         loop = asyncio.get_running_loop()
         arrived: asyncio.Future[None] = loop.create_future()
 
@@ -162,11 +162,12 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def dropped(self) -> bool:
         """Become CANCELLED, and tell those who wait; False: it has an outcome."""
-        with self._opening:
-            if not self.cancelled():
-                if not super().cancel():
-                    return False
-                self.set_running_or_notify_cancel()
+        if self.__dict__.setdefault("_dropper", dropper := object()) is not dropper:  # another thread is at it, or was
+            with self._condition:
+                return self.cancelled() or not self.done()
+        if not super().cancel():
+            return False
+        self.set_running_or_notify_cancel()
         return True
 
     def _settle(self, change: Callable[[], Any]) -> None:
@@ -181,14 +182,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         """Return whether the task failed, and its value or exception; loaded once."""
         if not isinstance(answer, Answer):  # set by somebody else, as `set_result` allows
             return False, answer
-        with self._opening:
+        with self._condition:
             if self._opened is None:
-                failed = answer.status != "COMPLETED"
-                try:
-                    value = self._tasks.load(answer.result)
-                except Exception as error:  # noqa: BLE001 - what does not load is this future's outcome
-                    failed, value = True, error
-                if failed and not isinstance(value, BaseException):
-                    value = RuntimeError(f"the task ended as {answer.status} with {value!r}")
-                self._opened = (failed, value)
+                self._opened = self._tasks.opened(answer.status, answer.result)
             return self._opened

@@ -201,7 +201,15 @@ class MemoryStore:
                 if task is not None:
                     result = task.result if with_results else b""
                     bytes_max -= len(result)
-                    found.append(GroupResult(task_id=task_id, status=task.status, result=result, cursor=str(number)))
+                    found.append(
+                        GroupResult(
+                            task_id=task_id,
+                            status=task.status,
+                            result=result,
+                            cursor=str(number),
+                            tags=task.spec.tags,
+                        )
+                    )
             return GroupPage(
                 ended=tuple(found),
                 cursor=str(number),

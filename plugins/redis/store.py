@@ -177,7 +177,7 @@ class RedisStore:
             raise ValueError(f"a cursor of a group is a number of at most 16 digits, not {cursor!r}")
         limit = max(1, min(limit, PAGE_MAX))
         reply = self._run("group", group, cursor or "0", limit, bytes_max, "1" if with_results else "")
-        results = self._blobs.results([TaskId(task.decode()) for task in reply[4::4]], reply[7::4])
+        results = self._blobs.results([TaskId(task.decode()) for task in reply[4::5]], reply[7::5])
         return records.group_page(reply, results)
 
     def cancel(self, ids: Sequence[TaskId], *, running: bool = True) -> Sequence[str | None]:
