@@ -179,9 +179,11 @@ def _watch(api: Api, every_s: float) -> None:
     console = terminal()
     rate = Throughput()
     last = look(api)  # before the screen is taken: when nobody is there, this is an error like any other
-    with contextlib.suppress(KeyboardInterrupt), _Keys() as keys, Live(
-        console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False
-    ) as live:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        _Keys() as keys,
+        Live(console=console, screen=True, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live,
+    ):
         trouble = ""
         while True:
             if not trouble:
