@@ -9,7 +9,7 @@ import resource
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -102,10 +102,17 @@ def port_owner(port: int) -> str | None:
                     sockets.add(f"socket:[{fields[9]}]")
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if sockets & {os.readlink(entry) for entry in (process / "fd").iterdir()}:
+            if any(_points_to(entry, sockets) for entry in (process / "fd").iterdir()):
                 words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
                 return f"{process.name} {' '.join(words).strip()[:100]}"
     return None
+
+
+def _points_to(entry: Path, targets: Set[str]) -> bool:
+    try:
+        return os.readlink(entry) in targets
+    except OSError:  # closed just now
+        return False
 
 
 # ── limits ───────────────────────────────────────────────────────────────────────────────────────────────────────────

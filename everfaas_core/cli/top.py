@@ -207,7 +207,7 @@ def draw(url: str, one: Look, per_s: float | None, trouble: str, width: int, hei
     for number, line in enumerate(overview(url, one, per_s)):
         text.append(line + "\n", style="bold" if number == 0 else "red" if line.startswith("not ready") else "")
     if trouble:
-        text.append(f"{shown(trouble)}; what is shown is old\n", style="bold red")
+        text.append(f"what is shown is old: {shown(trouble)}\n", style="bold red")
     rows = worker_rows(one["fleet"]["workers"])
     most = max(1, height // 4)
     columns = [Column("worker", whole=True), Column("busy", whole=True, right=True), Column("state")]
