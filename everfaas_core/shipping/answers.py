@@ -61,12 +61,16 @@ class AnswerPickler(pickle.Pickler):
     def __init__(self, file: io.BytesIO, main: ModuleType, by_dill: Callable[[Any], bytes]) -> None:
         super().__init__(file, protocol=PROTOCOL)
         self._by_dill = by_dill
+        self._dull: set[type] = set()  # types whose instances pickle by themselves
         self._copies = main.__dict__[SHIPPED].copies
 
     def reducer_override(self, obj: Any) -> Any:
         """Say how to pickle an object; called by the pickler."""
         kind = type(obj)
+        if kind in self._dull:
+            return NotImplemented
         if kind is not FunctionType and not issubclass(kind, type):
+            self._dull.add(kind)
             return NotImplemented
         if _importable(obj):
             return NotImplemented

@@ -59,18 +59,18 @@ def dump(value: object, main: ModuleType) -> bytes:
 
 
 def _dumps(value: object, main: ModuleType) -> bytes:
+    if type(value) in _PLAIN:
+        return pickle.dumps(value, protocol=PICKLE_PROTOCOL)
+    shipped = main_of(main)
     try:
+        if shipped:
+            return _answer(value, main)  # plain pickle would import the modules of its classes, if they are here, too
         data = pickle.dumps(value, protocol=PICKLE_PROTOCOL)
-        if type(value) in _PLAIN or MAIN.encode() not in data:
+        if MAIN.encode() not in data:
             return data
     except Exception:  # noqa: BLE001, S110 - whatever pickle can't do, dill may
         pass
-    if main_of(main):
-        try:
-            return _answer(value, main)
-        except Exception:  # noqa: BLE001, S110 - dill knows some types more
-            pass
-    return mark(minor_version()) + _dill(value, main)
+    return mark(minor_version()) + _dill(value, main, recurse=shipped)
 
 
 def _answer(value: object, main: ModuleType) -> bytes:
