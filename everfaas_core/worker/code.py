@@ -193,7 +193,7 @@ def _not_loadable(error: BaseException, what: str) -> NotLoadable:
     if isinstance(error, ModuleNotFoundError) and error.name:
         return NotLoadable(
             f"{what} needs the module {error.name!r}, which this worker can't import: start the worker in the "
-            f"directory that holds it, or name that directory with --path DIR or EVERFAAS_PATH",
+            f"directory that holds it, name that directory with --path DIR or EVERFAAS_PATH, or install it there",
             detail,
         )
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -54,7 +54,7 @@ class Seen(Struct):
     good: bool = False  # the client's check held
     shown: str = ""  # repr of the value or exception at the client
     refused: str = ""  # why the client did not pack it
-    warnings: list[str] = []  # noqa: RUF012 - msgspec copies it
+    warnings: list[str] = []
     payload: bytes = b""
     call: bytes = b""
     result: bytes = b""
@@ -85,18 +85,28 @@ def pure_packages(directory: Path) -> Path:
 
 
 def converse(
-    slots: Slots, source: str, home: Path, *, python: str = sys.executable, modules: Mapping[str, str] | None = None
+    slots: Slots,
+    source: str,
+    home: Path,
+    *,
+    python: str = sys.executable,
+    modules: Mapping[str, str] | None = None,
+    package: str = "",
+    vanish: bool = False,
 ) -> dict[str, Seen]:
-    """Run a client's script in `home`, where its modules are, and its functions in slots that can't see that place."""
+    """Run a client's script in `home`, where its modules are, and its functions in slots that can't see that place.
+
+    `package`: run it as a module of this package. `vanish`: the script is deleted before its functions run.
+    """
     home.mkdir(exist_ok=True)
     for name, text in (modules or {}).items():
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text(text)
-    script = home / "client.py"
+    script = home / package / "client.py"
     script.write_text(source + _TALK)
     path = [str(ROOT), str(pure_packages(home / "pure"))]
     client = subprocess.Popen(
-        [python, str(script)],
+        [python, *(["-m", f"{package}.client"] if package else [str(script)])],
         cwd=home,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path), "PYTHONDONTWRITEBYTECODE": "1"},
         stdin=subprocess.PIPE,
@@ -107,6 +117,8 @@ def converse(
         assert client.stdout is not None
         line = client.stdout.readline()
         assert line, f"the client said nothing; it exited with {client.wait()}"
+        if vanish:
+            script.unlink()
         seen = _run_all(slots, json.loads(line))
         results = {name: base64.b64encode(one.result).decode() for name, one in seen.items() if not one.refused}
         answer, _ = client.communicate(json.dumps(results) + "\n", timeout=60)
