@@ -21,7 +21,7 @@ from typing import Any, Final
 import cloudpickle
 from cloudpickle import cloudpickle as inner
 
-from everfaas_core.shipping import rebuild
+from everfaas_core.shipping import classes, rebuild
 from everfaas_core.shipping.origin import Origins
 from everfaas_core.shipping.reading import Book, Facts, annotations_of, names_in
 from everfaas_core.shipping.source import LibraryFile, Place, Unit
@@ -208,7 +208,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
             attributes.pop("__replace__", None)
         track = inner._get_or_create_tracker_id(cls)
         if track in self._known:
-            return rebuild.known_class, (rebuild.SCENE, track, cls.__qualname__)
+            return classes.known_class, (rebuild.SCENE, track, cls.__qualname__)
         self.traces.classes.add(track)
         self.traces.watch.class_(cls)
         # The last two are the id, and what cloudpickle may need one day; the fourth is what the class is born with.
@@ -216,7 +216,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
         if "__slots__" in attributes and make is inner._make_skeleton_class and "_fields" not in attributes:
             arguments[3] = {**arguments[3], "__slots__": attributes["__slots__"]}
         arguments = (rebuild.SCENE, track, make, tuple(arguments))
-        return rebuild.skeleton, arguments, (attributes, slots, rebuild.SCENE), None, None, rebuild.fill_class
+        return classes.skeleton, arguments, (attributes, slots, rebuild.SCENE), None, None, classes.fill_class
 
     def _cell(self, cell: CellType) -> Any:
         if id(cell) in self._in_functions:
@@ -265,11 +265,11 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
             name: value for name in FIELD_ARGUMENTS if (value := getattr(field, name)) is not dataclasses.MISSING
         }
         arguments["metadata"] = dict(field.metadata) or None
-        return rebuild.field, (arguments, field.name, field.type), (None, {"_field_type": field._field_type})
+        return classes.field, (arguments, field.name, field.type), (None, {"_field_type": field._field_type})
 
     def _parameters(self, parameters: Any) -> Any:
-        flags = {name: getattr(parameters, name) for name in rebuild.DATACLASS_FLAGS if hasattr(parameters, name)}
-        return rebuild.parameters, (flags,)
+        flags = {name: getattr(parameters, name) for name in classes.DATACLASS_FLAGS if hasattr(parameters, name)}
+        return classes.parameters, (flags,)
 
     def _scene(self, _scene: Any) -> str:
         return "SCENE"
