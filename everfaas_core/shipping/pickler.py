@@ -31,6 +31,7 @@ from everfaas_core.shipping.watching import Watch
 PROTOCOL: Final = 5  # read by every Python that everfaas runs on
 OF_A_MODULE: Final = ("__name__", "__package__", "__file__", "__path__")
 FIELD_ARGUMENTS: Final = ("default", "default_factory", "init", "repr", "hash", "compare", "kw_only")
+SENTINELS: Final = ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY")
 LRU_CACHE: Final = type(functools.lru_cache(maxsize=1)(lambda: None))
 
 
@@ -82,9 +83,10 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
             return self._class(obj)
         if issubclass(kind, ModuleType):
             return self._module(obj)
-        if kind.__module__.startswith("everfaas_core.") and hasattr(obj, "__wrapped__"):
+        module = kind.__module__
+        if type(module) is str and module.startswith("everfaas_core.") and hasattr(obj, "__wrapped__"):
             return rebuild.same, (obj.__wrapped__,)  # what @function made: in the slot, the function itself
-        if kind is not BuiltinFunctionType and not issubclass(kind, enum.Enum) and kind.__module__ != "dataclasses":
+        if kind is not BuiltinFunctionType and not issubclass(kind, enum.Enum) and module != "dataclasses":
             self.traces.watch.steady = False  # an instance can change
         self._dull.add(kind)
         return NotImplemented
@@ -95,7 +97,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
         if not isinstance(name, str) or self._origins.by_value(name):
             return True
         found: Any = sys.modules.get(name)
-        for part in obj.__qualname__.split("."):
+        for part in getattr(obj, "__qualname__", "").split("."):
             found = getattr(found, part, None)
         return found is not obj
 
@@ -274,6 +276,10 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
     def _scene(self, _scene: Any) -> str:
         return "SCENE"
 
+    def _sentinel(self, sentinel: Any) -> str:
+        """One of a kind, found by its name: what is compared with it by `is` must get the same there."""
+        return next(name for name in SENTINELS if getattr(dataclasses, name) is sentinel)
+
 
 class _Coded:
     """Pickles as a code."""
@@ -313,6 +319,7 @@ _HANDLERS: Final[dict[type, Callable[[ValuePickler, Any], Any]]] = {
     LRU_CACHE: ValuePickler._cached,
     typing.TypeVar: ValuePickler._variable,
     dataclasses.Field: ValuePickler._field,
+    **{type(getattr(dataclasses, name)): ValuePickler._sentinel for name in SENTINELS},
     dataclasses._DataclassParams: ValuePickler._parameters,  # type: ignore[attr-defined] # private, and in each class
     type(rebuild.SCENE): ValuePickler._scene,
 }

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 from everfaas_core.shipping.trouble import ForeignCode
 
 UNIT_BYTES_MAX: Final = 128 * 1024  # a longer statement does not travel as source
+FILES_MAX: Final = 1000  # whose lines tracebacks know; then all are forgotten
 NESTED: Final = 0x10  # a flag of inner functions, which a feature of old shares
 FUTURES: Final = sum({getattr(__future__, name).compiler_flag for name in __future__.all_feature_names} - {NESTED})
 
@@ -44,6 +45,8 @@ class Unit:
         """Let tracebacks show these lines, unless the file is here."""
         if os.path.exists(self.filename):
             return
+        if len(linecache.cache) > FILES_MAX:
+            linecache.clearcache()
         _, _, lines, _ = linecache.cache.get(self.filename) or (0, None, [], "")  # type: ignore[misc] # never lazy here
         end = self.line - 1 + self.text.count("\n") + 1
         lines = [*lines, *["\n"] * (end - len(lines))]
