@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping
-from types import ModuleType
+from types import MemberDescriptorType, ModuleType
 from typing import Any, Final
 
 from cloudpickle import cloudpickle
@@ -79,6 +79,7 @@ def _fill_dataclass(scene: Scene, made: type, attributes: dict[str, Any], slots:
     attributes.pop("__match_args__", None)
     cloudpickle._class_setstate(made, (attributes, slots))
     own = attributes.get("__annotations__", {})
+    slots_of_it = {name: vars(made)[name] for name in own if type(vars(made).get(name)) is MemberDescriptorType}
     for name, one in fields.items():
         if name in own:
             setattr(made, name, one)
@@ -94,6 +95,8 @@ def _fill_dataclass(scene: Scene, made: type, attributes: dict[str, Any], slots:
             del sys.modules[made.__module__]
         else:
             sys.modules[made.__module__] = before
+    for name, descriptor in slots_of_it.items():  # dataclass has put defaults in their place
+        setattr(made, name, descriptor)
 
 
 def _without_refused(scene: Scene, attributes: Mapping[str, Any]) -> dict[str, Any]:
