@@ -102,6 +102,8 @@ class Client:
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -166,19 +168,24 @@ class Client:
 def _values(futures: Iterator[Future[Any]], *, chunked: bool, return_exceptions: bool) -> Iterator[Any]:
     """Give what the calls of these futures returned, and raise, or give, what they raised."""
     try:
-        for future in futures:
-            error = future.exception()
-            if error is not None:
-                if not return_exceptions:
-                    raise error
-                yield error
-            elif not chunked:
-                yield future.result()
-            else:
-                for value in future.result():
-                    if isinstance(value, Raised) and not return_exceptions:
-                        raise value.error
-                    yield value.error if isinstance(value, Raised) else value
+        while (future := next(futures, None)) is not None:
+            values = _brought(future, chunked)
+            del future  # nothing that was given is kept: it may be large
+            while values:
+                if not isinstance(values[-1], Raised):
+                    yield values.pop()
+                elif return_exceptions:
+                    yield values.pop().error
+                else:
+                    raise values.pop().error
     finally:
         if isinstance(futures, Generator):
             futures.close()  # cancels what is left
+
+
+def _brought(future: Future[Any], chunked: bool) -> list[Any]:
+    """Return the results of a task that is done, the last one first."""
+    error = future.exception()
+    if error is not None:
+        return [Raised(error)]
+    return list(reversed(future.result())) if chunked else [future.result()]

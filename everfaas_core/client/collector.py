@@ -165,6 +165,8 @@ class GroupReader:
         with self._api.stream(self._path, {"cursor": self._cursor, "wait_s": STREAM_S}) as stream:
             with self._lock:
                 self._stream = stream
+                if self._closed.is_set():  # `stop` came before there was a stream to close
+                    return False
             try:
                 last: Any = None
                 for objects in stream.batches():

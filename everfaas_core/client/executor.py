@@ -58,7 +58,7 @@ class Executor(concurrent.futures.Executor):
             *iterables,
             timeout=timeout,
             chunksize=chunksize,
-            buffersize=buffersize or ALL_AT_ONCE,
+            buffersize=ALL_AT_ONCE if buffersize is None else buffersize,
             watch=self._watched,
         )
 

@@ -24,6 +24,14 @@ class Answer(Struct, frozen=True):
     result: bytes
 
 
+class Unopened(Exception):
+    """Stands in a future for what the function raised, until somebody asks: whoever waits is to know that it failed."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
 class Tasks(Protocol):
     """What a future asks about its task."""
 
@@ -49,7 +57,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         self._tasks = tasks
         self._task_id: str | None = None
         self._named: threading.Event | None = None  # set with the id, if somebody waits for that
-        self._opened: tuple[bool, Any] | None = None
+        self._opened = False
         self._opening = threading.RLock()  # whoever is told of the end may ask again
 
     # ── the task ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -84,7 +92,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         Raises a WorkerFailure when the system could not finish the task, ApiUnreachable when the API has not answered
         for the client's patience, CancelledError when the task was cancelled.
         """
-        failed, value = self._open(super().result(timeout))
+        failed, value = self._outcome(timeout)
         if not failed:
             return value  # type: ignore[no-any-return]  # what the function returned
         try:
@@ -94,16 +102,15 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the function raised, or None. Waits, and raises, as `result` does."""
-        error = super().exception(timeout)
-        if error is not None:
-            return error
-        failed, value = self._open(super().result(0))
+        failed, value = self._outcome(timeout)
         return value if failed else None
 
     def running(self) -> bool:
         """Tell whether the task runs right now. Asks the API; raises ApiFailed."""
         task_id = self._task_id
-        return task_id is not None and not self.done() and self._tasks.running(task_id) and not self.done()
+        if task_id is None:
+            return super().running()
+        return not self.done() and self._tasks.running(task_id) and not self.done()
 
     def cancel(self) -> bool:
         """Cancel the task, also one that runs; False: it has ended before. Asks the API; raises ApiFailed.
@@ -151,10 +158,13 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def ended(self, status: str, result: bytes) -> None:
         """Take the task's end. What has an outcome already keeps it."""
+        answer = Answer(status, result)
         if status == "CANCELLED":
             self.dropped()
+        elif status == "COMPLETED":
+            self._settle(lambda: self.set_result(answer))  # type: ignore[arg-type]  # opened in `_outcome`
         else:
-            self._settle(lambda: self.set_result(Answer(status, result)))  # type: ignore[arg-type]  # opened in `result`
+            self._settle(lambda: self.set_exception(Unopened(answer)))
 
     def failed(self, error: BaseException) -> None:
         """Take note that its outcome will not be known here."""
@@ -177,18 +187,25 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         with contextlib.suppress(Exception):  # nobody is left to be told
             self.cancel()
 
-    def _open(self, answer: Any) -> tuple[bool, Any]:
-        """Return whether the task failed, and its value or exception; loaded once."""
-        if not isinstance(answer, Answer):  # set by somebody else, as `set_result` allows
-            return False, answer
+    def _outcome(self, timeout: float | None) -> tuple[bool, Any]:
+        """Wait; return whether the task failed, and its value or exception, which is loaded when first asked for."""
+        super().exception(timeout)
         with self._opening:
-            if self._opened is None:
-                failed = answer.status != "COMPLETED"
-                try:
-                    value = self._tasks.load(answer.result)
-                except Exception as error:  # noqa: BLE001 - what does not load is this future's outcome
-                    failed, value = True, error
-                if failed and not isinstance(value, BaseException):
-                    value = RuntimeError(f"the task ended as {answer.status} with {value!r}")
-                self._opened = (failed, value)
-            return self._opened
+            if not self._opened:
+                self._open()
+                self._opened = True
+            return self._exception is not None, self._result if self._exception is None else self._exception
+
+    def _open(self) -> None:
+        """Put what an answer holds in its place. What somebody else has set, as `set_result` allows, stays."""
+        answer = self._exception.answer if isinstance(self._exception, Unopened) else self._result
+        if not isinstance(answer, Answer):
+            return
+        failed = answer.status != "COMPLETED"
+        try:
+            value = self._tasks.load(answer.result)
+        except Exception as error:  # noqa: BLE001 - what does not load is this future's outcome
+            failed, value = True, error
+        if failed and not isinstance(value, BaseException):
+            value = RuntimeError(f"the task ended as {answer.status} with {value!r}")
+        self._result, self._exception = (None, value) if failed else (value, None)

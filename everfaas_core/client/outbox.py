@@ -197,6 +197,7 @@ class Outbox:
                 else:
                     self._submit(taken)
             finally:
+                taken = None  # who waits for more keeps no future alive
                 with self._changed:
                     if alone:
                         self._alone -= 1
