@@ -10,9 +10,10 @@ from everfaas_core.client.futures import Future
 class Call:
     """A submitted call. `fields` are those of a task beside function and payload; its idempotency key is among them."""
 
-    __slots__ = ("fields", "function_id", "future", "payload")
+    __slots__ = ("asked_by_id", "fields", "function_id", "future", "payload")
 
     def __init__(self, future: Future[Any], function_id: str, payload: bytes, fields: dict[str, Any]) -> None:
+        self.asked_by_id = False  # it may become a task of another group: its key is the user's
         self.future = future
         self.function_id = function_id
         self.payload = payload

@@ -77,6 +77,7 @@ class Client:
         """
         function_id, fields = self._prepared(function)
         call = self._session.call(function_id, self._session.shipper.pack_call(args, kwargs), fields)
+        call.asked_by_id = "idempotency_key" in fields
         self._session.send([call])
         return call.future
 
@@ -148,6 +149,10 @@ class Client:
     def register(self, function: Callable[..., Any]) -> str:
         """Register a function, and return its id. Raises NotShippable or ApiFailed."""
         return self._prepared(function)[0]
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until all calls so far have been accepted by the API, or refused; False: not after `timeout` seconds."""
+        return self._session.flush(timeout)
 
     def close(self) -> None:
         """Send what was not sent yet, and stop. Tasks go on; futures that have no outcome get none. Idempotent."""

@@ -57,3 +57,7 @@ class ClientClosed(EverfaasError, RuntimeError):
     """The client, or the executor, was shut down: it takes no more calls."""
 
     code = "client_closed"
+
+
+class ShippingWarning(UserWarning):
+    """A function travels, and may not do what its author expects where it runs. Given once for each version of it."""

@@ -41,6 +41,8 @@ class Flow:
         self._session = session
         self._function_id = function_id
         self._key = fields.get("idempotency_key")
+        if self._key is not None:  # begun again, it finds the same tasks: by the same group
+            self._fields = fields = {"group": self._key, **fields}
         self._named = self._key is not None or "group" in fields  # others may want to know which call is which
         self._fields = fields
         self._calls = calls

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import threading
@@ -58,7 +57,6 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         self._task_id: str | None = None
         self._named: threading.Event | None = None  # set with the id, if somebody waits for that
         self._opened = False
-        self._opening = threading.RLock()  # whoever is told of the end may ask again
 
     # ── the task ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -125,6 +123,8 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         """Wait without blocking the event loop. Cancelling who awaits cancels the task, in the background."""
+        import asyncio  # half of the time that the client takes to be imported, and few programs await
+
         loop = asyncio.get_running_loop()
         arrived: asyncio.Future[None] = loop.create_future()
 
@@ -172,11 +172,12 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def dropped(self) -> bool:
         """Become CANCELLED, and tell those who wait; False: it has an outcome."""
-        with self._opening:
-            if not self.cancelled():
-                if not super().cancel():
-                    return False
-                self.set_running_or_notify_cancel()
+        if self.__dict__.setdefault("_dropper", dropper := object()) is not dropper:  # another thread is at it, or was
+            with self._condition:
+                return self.cancelled() or not self.done()
+        if not super().cancel():
+            return False
+        self.set_running_or_notify_cancel()
         return True
 
     def _settle(self, change: Callable[[], Any]) -> None:
@@ -190,7 +191,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def _outcome(self, timeout: float | None) -> tuple[bool, Any]:
         """Wait; return whether the task failed, and its value or exception, which is loaded when first asked for."""
         super().exception(timeout)
-        with self._opening:
+        with self._condition:
             if not self._opened:
                 self._open()
                 self._opened = True

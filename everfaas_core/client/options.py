@@ -18,7 +18,7 @@ class CallOptions(TypedDict, total=False):
     retry_backoff_s: float  # before the second attempt; doubles with each further one
     retry_on: tuple[str, ...]  # exceptions that are tried again, too
     result_ttl_s: float  # how long the ended task is kept
-    idempotency_key: str  # the same key is the same task; in a map, followed by the call's number
+    idempotency_key: str  # the same key is the same task; in a map with each call's number, and its group by default
     group: str  # to find the tasks again: Client.attach(group)
     tags: tuple[str, ...]
     name: str  # what the function is called in lists

@@ -19,6 +19,7 @@ from everfaas_core.client.collector import Collector
 from everfaas_core.client.errors import ApiFailed, ApiRefused, ApiUnreachable, ClientClosed
 from everfaas_core.client.futures import Future
 from everfaas_core.client.http import TIMEOUT_S, Api
+from everfaas_core.client.pending import vanished
 
 BATCH_CALLS_MAX: Final = 1_000
 BATCH_BYTES_MAX: Final = 4 * 1024**2
@@ -126,10 +127,15 @@ class Outbox:
             call.future.dropped()
         return [future for future in wanted if not future.done()]
 
+    def flush(self, timeout_s: float | None) -> bool:
+        """Wait until nothing waits to be sent, or answered; tell whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._waiting and not self._under_way, timeout_s)
+
     def close(self, wait_s: float) -> None:
         """Send what waits, for at most `wait_s`; then let go. Idempotent."""
+        self.flush(wait_s)
         with self._changed:
-            self._changed.wait_for(lambda: not self._waiting and not self._under_way, wait_s)
             self._closed = True
             self._stopping.set()
             dropped, self._waiting = list(self._waiting), deque()
@@ -223,7 +229,10 @@ class Outbox:
             while known.get("status") not in TERMINAL:
                 if self._closed:
                     return
-                known = self._persist(patience, lambda: self._api.get(path, {"wait": AGAIN_S}))
+                try:
+                    known = self._persist(patience, lambda: self._api.get(path, {"wait": AGAIN_S}))
+                except ApiRefused as error:
+                    raise vanished(known["task_id"]) if error.status in (404, 410) else error from error
             call.future.ended(known["status"], known["result"])
         except ApiFailed as error:
             call.future.failed(error)

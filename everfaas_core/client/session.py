@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import uuid
+import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 from everfaas_core.client.calls import Call
 from everfaas_core.client.collector import Collector
-from everfaas_core.client.errors import ApiFailed, ApiRefused, ClientClosed
+from everfaas_core.client.errors import ApiFailed, ApiRefused, ClientClosed, ShippingWarning
 from everfaas_core.client.futures import CANCEL_S_MAX, Future
 from everfaas_core.client.http import Api
 from everfaas_core.client.outbox import Outbox
@@ -62,6 +63,8 @@ class Session:
             if known is not None:
                 self._functions.move_to_end(content)
                 return known
+        for warning in packed.warnings:
+            warnings.warn(warning, ShippingWarning, stacklevel=4)  # where the client was called
         made = self._register(packed, name)
         with self._lock:
             self._functions[content] = made
@@ -102,8 +105,14 @@ class Session:
 
     def call(self, function_id: str, payload: bytes, fields: dict[str, Any]) -> Call:
         """Make a call, to be sent by `send`."""
-        key = fields.get("idempotency_key") or f"{self.name}/{next(self._numbers)}"
+        if "idempotency_key" in fields:
+            return Call(Future(self), function_id, payload, dict(fields))
+        key = f"{self.name}/{next(self._numbers)}"
         return Call(Future(self), function_id, payload, {**fields, "idempotency_key": key})
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Wait until all calls have been accepted, or refused; False: they are not after `timeout_s`."""
+        return self.outbox.flush(timeout_s)
 
     def send(self, calls: Sequence[Call]) -> None:
         """Have calls sent; waits while too many are waiting to be. Raises ClientClosed."""

@@ -1,40 +1,11 @@
-"""Code shipping: a stand-in, until the branch `shipping` is merged."""
+"""Code that travels: functions, classes and the user's own modules by value, with their source for other Pythons.
 
-from __future__ import annotations
+`Shipper` packs on the client's side, `opening` opens in the slot, `answers` writes results there and `load_result`
+reads them at the client. Formats and reasons: docs/shipping.md and docs/decisions/0013, 0014.
+"""
 
-import pickle
-import sys
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from everfaas_core.shipping.answers import load_result
+from everfaas_core.shipping.shipper import PackedFunction, Shipper
+from everfaas_core.shipping.trouble import NotShippable, ResultUnreadable
 
-import dill
-
-
-class PackedFunction(NamedTuple):
-    name: str
-    payload: bytes
-    python: str | None
-    warnings: tuple[str, ...]
-
-
-class Shipper:
-    def __init__(self, ship: Iterable[Any] = ()) -> None:
-        pass
-
-    def pack_function(self, function: Callable[..., Any]) -> PackedFunction:
-        plain: Any = getattr(function, "__wrapped__", function) if hasattr(function, "everfaas_options") else function
-        try:
-            payload = pickle.dumps(plain)
-        except Exception:  # noqa: BLE001 - by value then
-            payload = b"__main__"
-        if b"__main__" in payload:
-            payload = dill.dumps(plain, recurse=True)
-        version = f"{sys.version_info.major}.{sys.version_info.minor}"
-        return PackedFunction(getattr(plain, "__name__", "function"), payload, version, ())
-
-    def pack_call(self, args: Any, kwargs: Any) -> bytes:
-        return pickle.dumps((args, kwargs))
-
-
-def load_result(payload: bytes) -> Any:
-    return dill.loads(payload)  # noqa: S301 - what the user's own function returned
+__all__ = ["NotShippable", "PackedFunction", "ResultUnreadable", "Shipper", "load_result"]
