@@ -117,6 +117,8 @@ class Client:
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -187,15 +189,16 @@ class Client:
 def _values(results: Results, *, chunked: bool, return_exceptions: bool) -> Iterator[Any]:
     """Give what calls returned, and raise, or give, what they raised."""
     try:
-        for failed, value in results:
-            if failed and not return_exceptions:
-                raise value
-            if failed or not chunked:
-                yield value
-                continue
-            for one in value:
-                if isinstance(one, Raised) and not return_exceptions:
-                    raise one.error
-                yield one.error if isinstance(one, Raised) else one
+        while (found := next(results, None)) is not None:
+            failed, value = found
+            values = [Raised(value)] if failed else list(reversed(value)) if chunked else [value]
+            del found, value  # nothing that was given is kept: it may be large
+            while values:
+                if not isinstance(values[-1], Raised):
+                    yield values.pop()
+                elif return_exceptions:
+                    yield values.pop().error
+                else:
+                    raise values.pop().error
     finally:
         results.close()  # cancels what is left

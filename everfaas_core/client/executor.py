@@ -73,9 +73,11 @@ class Executor(concurrent.futures.Executor):
         futures.reverse()
         try:
             while futures:
-                value = futures[-1].result(None if deadline is None else max(0.0, deadline - time.monotonic()))
-                del futures[-1]
-                yield from unpacked(value) if chunked else (value,)
+                futures[-1].result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                if chunked:
+                    yield from unpacked(futures.pop().result())
+                else:
+                    yield futures.pop().result()  # and nothing that was given is kept: it may be large
         finally:
             left = [future for future in futures if not future.done()]
             if left:

@@ -210,6 +210,7 @@ class Outbox:
                 for call in taken:
                     call.waiter.failed(error)
             finally:
+                taken = None  # who waits for more keeps no future alive
                 with self._changed:
                     if alone:
                         self._alone -= 1
