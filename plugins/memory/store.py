@@ -201,7 +201,15 @@ class MemoryStore:
                 if task is not None:
                     result = task.result if with_results else b""
                     bytes_max -= len(result)
-                    found.append(GroupResult(task_id=task_id, status=task.status, result=result, cursor=str(number)))
+                    found.append(
+                        GroupResult(
+                            task_id=task_id,
+                            status=task.status,
+                            result=result,
+                            cursor=str(number),
+                            tags=task.spec.tags,
+                        )
+                    )
             return GroupPage(
                 ended=tuple(found),
                 cursor=str(number),
@@ -210,16 +218,19 @@ class MemoryStore:
                 more=position < len(known.ended),
             )
 
-    def cancel(self, ids: Sequence[TaskId]) -> Sequence[str | None]:
-        """Cancel tasks, or mark those that run."""
+    def cancel(self, ids: Sequence[TaskId], *, running: bool = True) -> Sequence[str | None]:
+        """Cancel tasks, and mark those that run."""
         with self._tables.lock:
-            return [self._cancel(task_id) for task_id in ids]
+            return [self._cancel(task_id, running=running) for task_id in ids]
 
-    def _cancel(self, task_id: TaskId) -> str | None:
+    def _cancel(self, task_id: TaskId, *, running: bool) -> str | None:
         tables = self._tables
         task = tables.find(task_id)
         if task is None or task.is_terminal:
             return None if task is None else task.status
+        live = task.worker is not None and task.owner is not None
+        if live and not running:
+            return task.status
         is_new, task.cancelled = not task.cancelled, True
         if task.worker is not None and task.owner is not None:
             tables.hold(task, task.owner)
