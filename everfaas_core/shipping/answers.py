@@ -7,9 +7,9 @@ client's own class instead; code of another minor version of Python it refuses t
 
 from __future__ import annotations
 
+import ast
 import importlib
 import io
-import json
 import pickle
 import struct
 import sys
@@ -27,7 +27,7 @@ from everfaas_core.shipping.trouble import ResultUnreadable
 
 PROTOCOL: Final = 5
 _MARK_HEAD: Final = pickle.PROTO + b"\x05" + pickle.BINUNICODE
-_MARK_WORD: Final = b'{"everfaas":'
+_MARK_WORD: Final = b"{'everfaas':"
 _LOADS: Final = frozenset({("dill", "loads"), ("dill._dill", "loads")})
 _CODE_MAKERS: Final = frozenset({"_create_code", "CodeType", "code"})
 SMALL_BYTES: Final = 256  # results below this without a global in them are loaded the short way
@@ -38,7 +38,7 @@ SMALL_BYTES: Final = 256  # results below this without a global in them are load
 
 def mark(python: str, **more: Any) -> bytes:
     """Return the head of a pickle that holds code: a text that unpicklers push and drop again."""
-    text = _MARK_WORD + f' "{python}"'.encode() + (b", " + json.dumps(more)[1:].encode() if more else b"}")
+    text = repr({"everfaas": python, **more}).encode()
     return _MARK_HEAD + struct.pack("<I", len(text)) + text + pickle.POP
 
 
@@ -48,7 +48,7 @@ def read_mark(payload: bytes) -> dict[str, Any] | None:
     if not payload.startswith(_MARK_HEAD) or payload[at : at + len(_MARK_WORD)] != _MARK_WORD:
         return None
     (size,) = struct.unpack_from("<I", payload, at - 4)
-    said: dict[str, Any] = json.loads(payload[at : at + size])
+    said: dict[str, Any] = ast.literal_eval(payload[at : at + size].decode())
     return said
 
 

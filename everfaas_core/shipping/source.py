@@ -10,7 +10,6 @@ import __future__
 import ast
 import linecache
 import os
-import sysconfig
 from collections.abc import Iterator
 from types import CodeType
 from typing import Any, Final, NamedTuple
@@ -62,7 +61,7 @@ class LibraryFile:
 
     def codes(self, name: str, line: int) -> list[CodeType]:
         """Return the codes of this qualified name in this Python's own library. Raises ValueError, SyntaxError."""
-        filename = os.path.join(sysconfig.get_path("stdlib"), self.path)
+        filename = os.path.join(os.path.dirname(os.__file__), self.path)
         try:
             with open(filename, encoding="utf-8") as file:
                 compiled = compile(file.read(), filename, "exec", dont_inherit=True)
@@ -114,13 +113,13 @@ class SourceFinder:
         self._files: dict[str, _File | None] = {}
         self._lines: dict[str, list[str]] = {}
         self._units: dict[tuple[str, int, int], Unit] = {}
-        self._library = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")})
+        self._library = os.path.dirname(os.__file__) + os.sep
 
     def place(self, code: CodeType, namespace: dict[str, Any]) -> Place | str:
         """Return where a code's source is, or in plain words why there is none."""
         filename, line = code.co_filename, code.co_firstlineno
         if filename.startswith(self._library) and "-packages" + os.sep not in filename:
-            return Place(LibraryFile(os.path.relpath(filename, self._root(filename))), code.co_qualname, 0, 0, 1)
+            return Place(LibraryFile(filename[len(self._library) :]), code.co_qualname, 0, 0, 1)
         lines = linecache.getlines(filename, namespace)
         if not lines:
             return _absence(filename)
@@ -135,9 +134,6 @@ class SourceFinder:
         if unit is None:
             return f"the statement around line {line} of {filename} is longer than {UNIT_BYTES_MAX} bytes"
         return Place(unit, code.co_name, line, nth, len(codes))
-
-    def _root(self, filename: str) -> str:
-        return next(root for root in self._library if filename.startswith(root))
 
     def _unit(self, filename: str, file: _File, line: int, futures: int) -> Unit | None:
         start, end = next(span for span in file.spans if span[0] <= line <= span[1])
