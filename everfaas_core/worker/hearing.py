@@ -8,7 +8,7 @@ before this one began. If there was a change in between, the next read will tell
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
 from everfaas_core.model.output import Stream
@@ -16,6 +16,7 @@ from everfaas_core.ports import Selector
 from everfaas_core.wire.messages import Held
 from everfaas_core.worker.cells import BEGUN, ENDED, MARKS, NONCE_BYTES, OUT, READS, Cells, make_memory
 from everfaas_core.worker.marks import Parser, Text
+from everfaas_core.worker.slot_state import SlotState
 from everfaas_core.worker.speech import Speeches
 
 PIPE_BYTES: Final = 64 * 1024
@@ -50,16 +51,14 @@ class _Ear:
 class Hearing:
     """All slots' output of one worker. Never blocks.
 
-    `begun` tells which attempt is the n-th that a slot's process has begun: (slot, n); `holds` whether one is running.
+    `slots` are the machine's, which know what each one runs; `holds` tells whether an attempt is running.
     """
 
-    def __init__(
-        self, slots: int, speeches: Speeches, begun: Callable[[int, int], Held | None], holds: Callable[[Held], bool]
-    ) -> None:
-        self.cells_fd = make_memory(slots)
+    def __init__(self, slots: Sequence[SlotState], speeches: Speeches, holds: Callable[[Held], bool]) -> None:
+        self.cells_fd = make_memory(len(slots))
         self._cells = Cells(self.cells_fd)
+        self._states = slots
         self._speeches = speeches
-        self._begun = begun
         self._holds = holds
         self._ears: dict[int, _Ear] = {}
         self._slots: dict[int, int] = {}  # descriptor → slot
@@ -168,7 +167,7 @@ class Hearing:
                     self._speeches.progress(item)
             if parser.open and before == after:
                 begun, ended = before
-                held = self._begun(slot, begun) if begun > ended else None
+                held = self._states[slot].begun(begun) if begun > ended else None
                 self._add(ear, held, stream, parser.take(whole=False))
             elif len(parser.open) > UNSURE_BYTES_MAX:
                 parser.take(whole=False)

@@ -68,9 +68,7 @@ class ProcessHost:
         self._early: list[ev.Event] = []  # learnt while carrying out actions
         self._fence = Fence(config.fence_s)
         self._speeches = Speeches()
-        self._hearing = Hearing(
-            config.slots, self._speeches, lambda slot, n: self._machine.slots[slot].begun(n), self._machine.holds
-        )
+        self._hearing = Hearing(self._machine.slots, self._speeches, self._machine.holds)
         self._closed = False
 
     # ── ports.SlotHost ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -131,20 +131,21 @@ class NurseryProcess:
                     self._fence_at = time.monotonic() + request.number / 1000 if request.number else None
 
     def _fork(self, request: Request, fds: Sequence[int]) -> None:
+        failure = 0
         try:
             pid = os.fork()
         except OSError as error:
-            self._tell(Report(Tell.STILLBORN, Why.ITSELF, request.birth, error.errno or 0, 0))
+            pid, failure = -1, error.errno or 0
+        if pid == 0:
+            self._become_slot(fds, request.number)
+        for fd in fds:
+            os.close(fd)
+        if pid < 0:
+            self._tell(Report(Tell.STILLBORN, Why.ITSELF, request.birth, failure, 0))
             return
-        else:
-            if pid == 0:
-                self._become_slot(fds, request.number)
-            self._births[pid] = request
-            self._pids[request.birth] = pid
-            self._tell(Report(Tell.BORN, Why.ITSELF, request.birth, pid, 0))
-        finally:
-            for fd in fds:
-                os.close(fd)
+        self._births[pid] = request
+        self._pids[request.birth] = pid
+        self._tell(Report(Tell.BORN, Why.ITSELF, request.birth, pid, 0))
 
     def _become_slot(self, fds: Sequence[int], cell: int) -> NoReturn:
         fd, tokens_fd, out_fd, err_fd = fds

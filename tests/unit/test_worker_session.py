@@ -27,6 +27,14 @@ class Slots(Struct):
     ahead: bool = False
     accepted: int = 0
     held: list[Held] = []
+    printed: m.Said | None = None
+
+    def said(self, now: float) -> m.Said | None:
+        printed, self.printed = self.printed, None
+        return printed
+
+    def said_timer(self) -> float | None:
+        return None if self.printed is None else 0.0
 
     def running(self) -> list[Held]:
         return list(self.held)
