@@ -108,7 +108,7 @@ def read_cursor(cursor: str | None) -> tuple[int, int]:
 def left_out(cursor: str | None, piece: LogPiece) -> int:
     """Return how many bytes are missing before a piece, for a reader who is at `cursor`."""
     attempt, end = read_cursor(cursor)
-    return piece.start - (end if attempt == piece.attempt else 0)
+    return max(piece.start - (end if attempt == piece.attempt else 0), 0)
 
 
 def number_of(value: object, what: str) -> int | float:

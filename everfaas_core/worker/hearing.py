@@ -112,6 +112,8 @@ class Hearing:
 
     def turn(self, now: float, ready_fds: Collection[int]) -> None:
         """Read what has come in, and look again where it was time to."""
+        if not self._look_at and self._slots.keys().isdisjoint(ready_fds):
+            return
         slots = {self._slots[fd] for fd in ready_fds if fd in self._slots}
         if self._look_at:
             slots.update([slot for slot, due in self._look_at.items() if now >= due])

@@ -15,7 +15,7 @@ from typing import Final
 from everfaas_core.model.output import Progressed
 from everfaas_core.wire.messages import TaskItem
 from everfaas_core.worker.cells import ERR, MARKS, OUT, READS, nonce_of
-from everfaas_core.worker.marks import mark_ended, mark_late, mark_progress
+from everfaas_core.worker.marks import MARK_BYTES_MAX, mark_ended, mark_late, mark_progress
 
 PROGRESS_S: Final = 0.1
 """Reports of progress are so far apart at the least; the last one before the end is always sent."""
@@ -23,7 +23,7 @@ PROGRESS_S: Final = 0.1
 TRIES_MAX: Final = 3  # to find the worker not reading, while it is counted what has been written
 
 _FDS: Final = (1, 2)
-_UNKNOWN: Final = -2  # equal to nothing that is counted: the next look makes a mark again
+_UNKNOWN: Final = -MARK_BYTES_MAX  # equal to nothing that is counted: the next look makes a mark again
 
 
 class Streams:
@@ -37,6 +37,8 @@ class Streams:
         self._out, self._err = _text(1, "<stdout>"), _text(2, "<stderr>")
         self._counts = (array("i", [0]), array("i", [0]))
         self._known = [0, 0]  # bytes that have ever been written, as of the last mark
+        self._left = [0, 0]  # of these, what was not read by then
+        self._reads = 0  # when the worker had read so often
         self._item: TaskItem | None = None
         self._progress: Progressed | None = None  # not sent yet
         self._told_at = 0.0
@@ -60,15 +62,13 @@ class Streams:
         if self._progress is not None:
             self._send_progress()
         self._item = None
-        written = self._written()
-        if written != self._known:
-            self._mark(written, mark_ended(self._nonce, (item.task_id, item.attempt)))
+        if not self._is_silent():
+            self._mark(mark_ended(self._nonce, (item.task_id, item.attempt)))
 
     def wake(self) -> None:
         """See to what was printed while no task ran, by a thread or child that one has left behind: it is nobody's."""
-        written = self._written()
-        if written != self._known:
-            self._mark(written, mark_late(self._nonce))
+        if not self._is_silent():
+            self._mark(mark_late(self._nonce))
 
     def flush(self) -> None:
         """Let what a copy of the slot has printed leave, before it ends."""
@@ -95,34 +95,39 @@ class Streams:
 
     # ── pipes ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _written(self) -> list[int]:
-        """Return how many bytes have ever been written to each pipe: what was read of it, and what is in it.
+    def _is_silent(self) -> bool:
+        """Tell whether nothing was written since the last look; False also when the worker has read meanwhile.
 
-        When the worker reads in this very moment, and again at the next try, they may come out wrong: then -1.
+        Asked for each task: two calls to the system, and little else.
         """
         cell, (out, err) = self._cell, self._counts
+        try:
+            fcntl.ioctl(1, termios.FIONREAD, out)
+            fcntl.ioctl(2, termios.FIONREAD, err)
+        except OSError:  # closed, or something else by now
+            return False
+        return out[0] == self._left[0] and err[0] == self._left[1] and cell[READS] == self._reads
+
+    def _mark(self, mark: bytes) -> None:
+        """Mark what was written since the last mark, if anything was, and note what is in the pipes now."""
+        self._reopen()
+        cell, known = self._cell, self._known
         for _ in range(TRIES_MAX):
             reads = cell[READS]
-            try:
-                fcntl.ioctl(1, termios.FIONREAD, out)
-                fcntl.ioctl(2, termios.FIONREAD, err)
-            except OSError:  # closed, or something else by now
-                self._reopen()
-                continue
-            written = [cell[OUT] + out[0], cell[ERR] + err[0]]
+            left = [_bytes_in(fd) for fd in self._pipes]
+            written = [cell[OUT] + left[0], cell[ERR] + left[1]]
             if not reads & 1 and cell[READS] == reads:
-                if written != self._known and self._reopen():
-                    continue
-                return written
-        return [-1, -1]
-
-    def _mark(self, written: list[int], mark: bytes) -> None:
-        known = self._known
+                break
+        else:  # the worker reads and reads: a mark too many does no harm
+            written = [_UNKNOWN, _UNKNOWN]
+            reads = _UNKNOWN
         for which in (0, 1):
-            if written[which] != known[which]:
+            if written[which] != known[which] or written[which] == _UNKNOWN:
                 self._write(which, mark)
-                known[which] = written[which] + len(mark) if written[which] >= 0 else _UNKNOWN
-        self._cell[MARKS] += 1
+                known[which] = written[which] + len(mark)
+                left[which] += len(mark)
+                cell[MARKS] += 1
+        self._left, self._reads = left, reads
 
     def _write(self, which: int, mark: bytes) -> None:
         """Write a mark, in one piece; waits for room, which the worker makes."""
@@ -166,6 +171,14 @@ class Streams:
             self._out.flush()
             self._err.flush()
         self._install()
+
+
+def _bytes_in(fd: int) -> int:
+    """Return how many bytes are in a pipe; 0 if a function has closed it."""
+    count = array("i", [0])
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(fd, termios.FIONREAD, count)
+    return count[0]
 
 
 def _text(fd: int, name: str) -> io.TextIOWrapper:
