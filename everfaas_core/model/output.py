@@ -116,6 +116,8 @@ def number_of(value: object, what: str) -> int | float:
     if isinstance(value, int) and abs(value) < 2**53:
         return int(value)
     try:
+        if isinstance(value, str | bytes):
+            raise TypeError
         number = float(value)  # type: ignore[arg-type]  # whatever is a number, those of NumPy too
     except TypeError:
         raise TypeError(f"{what} has to be a number, not {type(value).__name__}") from None

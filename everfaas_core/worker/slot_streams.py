@@ -49,6 +49,7 @@ class Streams:
     def begin(self, item: TaskItem) -> None:
         """Note what runs from now on."""
         self._item = item
+        self._told_at = 0.0  # its first word of progress is told at once
 
     def end(self, item: TaskItem) -> None:
         """Let all that a task has printed leave, and mark it as its own if there is any. Comes before its outcome."""
@@ -73,7 +74,7 @@ class Streams:
     def flush(self) -> None:
         """Let what a copy of the slot has printed leave, before it ends."""
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(BaseException):  # it may be a function's own
                 stream.flush()
 
     # ── progress ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -140,19 +141,18 @@ class Streams:
         except OSError:  # the worker is gone, or a function has closed what is ours: output is lost, not the task
             pass
 
-    def _reopen(self) -> bool:
-        """Put the pipes back to 1 and 2 if a function has closed or replaced them; return whether it had."""
-        replaced = False
+    def _reopen(self) -> None:
+        """Put the pipes back to 1 and 2 if a function has closed or replaced them, and have writes wait for room."""
         for fd, pipe, identity in zip(_FDS, self._pipes, self._identities, strict=True):
             try:
                 mine = os.fstat(fd).st_ino == identity
             except OSError:
                 mine = False
-            if not mine:
-                replaced = True
-                with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):
+                if not mine:
                     os.dup2(pipe, fd)
-        return replaced
+                if not os.get_blocking(fd):
+                    os.set_blocking(fd, True)
 
     # ── sys.stdout and sys.stderr ────────────────────────────────────────────────────────────────────────────────────
 
