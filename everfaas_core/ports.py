@@ -158,8 +158,10 @@ class Store(Protocol):
         that it has. Raises ValueError for a cursor that is none of its own.
         """
 
-    def cancel(self, ids: Sequence[TaskId]) -> Sequence[str | None]:
+    def cancel(self, ids: Sequence[TaskId], *, running: bool = True) -> Sequence[str | None]:
         """Cancel queued tasks at once; mark RUNNING ones and ring the bell. Returns each status after the call.
+
+        Without `running`, a task with a live attempt is left alone.
 
         Idempotent, a task that has ended stays as it is, None for an unknown one. A RUNNING task becomes CANCELLED
         when its slot is dead, or keeps its outcome if it ended first. The mark survives restarts.

@@ -138,6 +138,12 @@ class TaskList(Answer):
     cursor = fields.String(required=True, allow_none=True)
 
 
+class CancelAnswer(Answer):
+    tasks = fields.List(fields.Nested(StatusAnswer), required=True)
+    unknown_ids = fields.List(fields.String(), required=True, data_key="unknown")
+    expired_ids = fields.List(fields.String(), required=True, data_key="expired")
+
+
 class EndedAnswer(StatusAnswer):
     result = fields.String(metadata=_RESULT)
 
@@ -158,6 +164,7 @@ class GroupLine(Answer):
     task_id = fields.UUID(metadata={"description": "With status and result: a task that has ended."})
     status = fields.String()
     result = fields.String(metadata=_RESULT)
+    tags = fields.List(fields.String(), metadata={"description": "Of the task, if it has any."})
     cursor = fields.String(required=True, metadata={"description": "A stream that begins with it goes on behind this."})
     end = fields.String(metadata={"description": "In the last object only: done, time, limit, drain or error."})
     tasks = fields.Integer(metadata={"description": "How many tasks of the group the store has a record of."})

@@ -11,6 +11,7 @@ from everfaas_core.api.crew import Crew
 from everfaas_core.api.errors import NoSuchFunction, NoSuchTask, NoSuchWorker, TaskExpired
 from everfaas_core.api.hub import Hub
 from everfaas_core.api.issuing import TaskIds
+from everfaas_core.api.openapi import invalid
 from everfaas_core.api.security import Guard
 from everfaas_core.api.settings import ApiSettings
 from everfaas_core.api.waiting import Waiting
@@ -55,6 +56,14 @@ def path_task_id(text: str) -> TaskId:
     if not is_id(text):
         raise NoSuchTask("that is no task id", hint="a task id is a UUID, as a submit returned it")
     return TaskId(text.lower())
+
+
+def body_task_ids(sent: Sequence[object]) -> list[TaskId]:
+    """Return the ids in a body, in lower case, each once. Raises InvalidRequest: it has the index of what is no id."""
+    for index, item in enumerate(sent):
+        if not isinstance(item, str) or not is_id(item):
+            raise invalid("the body", {"task_ids": f"Item {index} is no id; ids are UUIDs."}, index=index)
+    return list(dict.fromkeys(TaskId(str(item).lower()) for item in sent))
 
 
 def path_function_id(text: str) -> FunctionId:

@@ -61,7 +61,9 @@ class Form(msgspec.Struct, frozen=True):
         return b"".join(map(_msgpack.encode, objects)) if self.is_msgpack else _json.encode_lines(objects)
 
     def _object(self, ended: GroupResult) -> dict[str, Any]:
-        if not self.with_results:
-            return {"task_id": ended.task_id, "status": ended.status, "cursor": ended.cursor}
-        result = ended.result if self.is_msgpack else codecs.encode(ended.result, "base64").decode()
-        return {"task_id": ended.task_id, "status": ended.status, "result": result, "cursor": ended.cursor}
+        content: dict[str, Any] = {"task_id": ended.task_id, "status": ended.status, "cursor": ended.cursor}
+        if self.with_results:
+            content["result"] = ended.result if self.is_msgpack else codecs.encode(ended.result, "base64").decode()
+        if ended.tags:
+            content["tags"] = ended.tags
+        return content

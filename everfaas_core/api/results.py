@@ -9,12 +9,12 @@ import flask
 
 from everfaas_core.api.answers import WaitAnswer
 from everfaas_core.api.classic import result_body
-from everfaas_core.api.context import ApiContext, client_gone
+from everfaas_core.api.context import ApiContext, body_task_ids, client_gone
 from everfaas_core.api.negotiation import answer
-from everfaas_core.api.openapi import Fields, Resource, invalid
+from everfaas_core.api.openapi import Fields, Resource
 from everfaas_core.api.schemas import WaitBody
 from everfaas_core.api.settings import WAIT_BYTES_MAX
-from everfaas_core.model.ids import TaskId, is_id
+from everfaas_core.model.ids import TaskId
 from everfaas_core.model.records import ResultRecord
 from everfaas_core.model.states import TERMINAL
 from everfaas_core.ports import Store
@@ -44,7 +44,7 @@ class WaitRoutes:
         it again with the ids that were in none of the lists.
         """
         context = self._context
-        ids = _task_ids(body["task_ids"])
+        ids = body_task_ids(body["task_ids"])
         tally = Tally(context.store, ids)
         context.waiting.until(ids, body["wait_s"], tally.read, client_gone)
         unknown, expired = context.split_absent(tally.absent)
@@ -96,11 +96,3 @@ class Tally:
             at += count
             count = min(count * 4, READ_MAX) if size_bytes <= SMALL_BYTES * at else FIRST_READ
         return records, False
-
-
-def _task_ids(sent: Sequence[object]) -> list[TaskId]:
-    """Return the ids in lower case, each once. Raises InvalidRequest that names the index of one that is none."""
-    for index, item in enumerate(sent):
-        if not isinstance(item, str) or not is_id(item):
-            raise invalid("the body", {"task_ids": f"Item {index} is no id; ids are UUIDs."}, index=index)
-    return list(dict.fromkeys(TaskId(str(item).lower()) for item in sent))

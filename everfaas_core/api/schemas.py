@@ -130,6 +130,11 @@ class WaitBody(StrictSchema):
     results = Flag(load_default=True, metadata={"description": "False: statuses only."})
 
 
+class CancelBody(StrictSchema):
+    task_ids = Items(WAIT_IDS_MAX, {"type": "string", "format": "uuid"}, required=True)
+    running = Flag(load_default=True, metadata={"description": "False: leave alone those that run."})
+
+
 class PageQuery(StrictSchema):
     cursor = Text(max_chars=NAME_CHARS_MAX, metadata={"description": "From the page before."})
     limit = fields.Integer(validate=validate.Range(1, PAGE_MAX), load_default=PAGE_DEFAULT)

@@ -6,14 +6,22 @@ import logging
 
 import flask
 
-from everfaas_core.api.answers import BatchAnswer, StatusAnswer, SubmitAnswer, TaskAnswer, TaskList, TaskRetried
+from everfaas_core.api.answers import (
+    BatchAnswer,
+    CancelAnswer,
+    StatusAnswer,
+    SubmitAnswer,
+    TaskAnswer,
+    TaskList,
+    TaskRetried,
+)
 from everfaas_core.api.classic import result_body
-from everfaas_core.api.context import ApiContext, client_gone, path_task_id
+from everfaas_core.api.context import ApiContext, body_task_ids, client_gone, path_task_id
 from everfaas_core.api.errors import NotRetryable
 from everfaas_core.api.listing import find_tasks
 from everfaas_core.api.negotiation import answer
 from everfaas_core.api.openapi import Fields, Resource
-from everfaas_core.api.schemas import BatchBody, TaskBody, TaskQuery
+from everfaas_core.api.schemas import BatchBody, CancelBody, TaskBody, TaskQuery
 from everfaas_core.api.submission import BatchReader, task_spec
 from everfaas_core.model.errors import StoreUnavailable
 from everfaas_core.model.ids import TaskId
@@ -51,6 +59,7 @@ class TaskRoutes:
             status=201,
             errors=(400, 404, 409, 429),
         )
+        routes.call("POST", "/v1/tasks:cancel", self.cancel_tasks, body=CancelBody, returns=CancelAnswer)
         routes.call("GET", "/v1/tasks", self.list_tasks, query=TaskQuery, returns=TaskList)
         routes.call("GET", "/v1/tasks/<task_id>", self.get_task, returns=TaskAnswer, errors=(404, 410))
         routes.call("POST", "/v1/tasks/<task_id>/cancel", self.cancel_task, returns=StatusAnswer, errors=(404, 410))
@@ -104,6 +113,18 @@ class TaskRoutes:
         if record is None:
             raise self._context.absent(known_id)
         return answer(record)
+
+    def cancel_tasks(self, body: Fields) -> flask.Response:
+        """Cancel many tasks; with `running: false` only those that do not run.
+
+        The answer has the status of each after this call: a RUNNING task becomes CANCELLED a moment later. Ids that the
+        store does not have are listed as `unknown` (never issued) or `expired`.
+        """
+        ids = body_task_ids(body["task_ids"])
+        statuses = dict(zip(ids, self._context.store.cancel(ids, running=body["running"]), strict=True))
+        unknown, expired = self._context.split_absent([one for one, status in statuses.items() if status is None])
+        tasks = [{"task_id": one, "status": status} for one, status in statuses.items() if status is not None]
+        return answer({"tasks": tasks, "unknown": unknown, "expired": expired})
 
     def cancel_task(self, task_id: str) -> flask.Response:
         """Cancel a task: at once when it is queued, by killing its slot when it runs.

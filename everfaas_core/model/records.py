@@ -122,6 +122,7 @@ class GroupResult(Struct, frozen=True, kw_only=True):
     status: Status
     result: bytes
     cursor: str
+    tags: tuple[str, ...] = ()
 
 
 class GroupPage(Struct, frozen=True, kw_only=True):

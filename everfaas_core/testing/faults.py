@@ -107,8 +107,8 @@ class FaultyStore:
 
         return self._call("task_log", call)
 
-    def cancel(self, ids: Sequence[TaskId]) -> Sequence[str | None]:
-        return self._call("cancel", lambda: self.inner.cancel(ids))
+    def cancel(self, ids: Sequence[TaskId], *, running: bool = True) -> Sequence[str | None]:
+        return self._call("cancel", lambda: self.inner.cancel(ids, running=running))
 
     def retry(self, task_id: TaskId, new_id: TaskId) -> TaskId | None:
         return self._call("retry", lambda: self.inner.retry(task_id, new_id))

@@ -278,6 +278,12 @@ class ClientContract:
         assert scene.result(task) == b"done"
         assert scene.turn(claim=1).cancels == ()
 
+    def test_what_runs_can_be_left_alone(self, scene: Scene) -> None:
+        running, queued = scene.running(), scene.submit()[0]
+        assert list(scene.store.cancel([running, queued], running=False)) == ["RUNNING", "CANCELLED"]
+        assert not scene.record(running).cancel_requested
+        assert scene.turn(claim=1).cancels == ()
+
     def test_a_cancelled_task_is_not_run_again(self, scene: Scene) -> None:
         task = scene.running()
         scene.store.cancel([task])

@@ -94,6 +94,14 @@ class GroupContract:
         for n, item in enumerate(page(scene.store).ended):
             assert tasks_of(page(scene.store, item.cursor).ended) == ids[n + 1 :]
 
+    @pytest.mark.parametrize("with_results", [True, False])
+    def test_tags_come_along(self, scene: Scene, with_results: bool) -> None:
+        (plain,) = scene.submit(group=GROUP)
+        (tagged,) = scene.submit(group=GROUP, tags=("tag é", "map:7"))
+        scene.store.cancel([plain, tagged])
+        found = scene.store.group_results(GROUP, None, 10, bytes_max=ROOM, with_results=with_results).ended
+        assert [(item.task_id, item.tags) for item in found] == [(plain, ()), (tagged, ("tag é", "map:7"))]
+
     def test_every_way_to_end_is_in_it(self, scene: Scene) -> None:
         (queued,) = scene.submit(group=GROUP)
         scene.store.cancel([queued])

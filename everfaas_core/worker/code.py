@@ -10,7 +10,6 @@ from __future__ import annotations
 import builtins
 import importlib
 import io
-import sys
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,10 @@ from typing import Any, Final
 import dill
 
 from everfaas_core.model.ids import FunctionId
+from everfaas_core.shipping.envelope import unseal
+from everfaas_core.shipping.opening import open_packed
+from everfaas_core.shipping.rebuild import SHIPPED, Scene, minor_version
+from everfaas_core.shipping.trouble import ForeignCode
 from everfaas_core.wire.messages import FunctionItem
 from everfaas_core.worker.slot_state import FUNCTIONS_MAX
 
@@ -84,11 +87,15 @@ class Loader(dill.Unpickler):  # type: ignore[misc] # dill has no types
 
 
 class LoadedFunction:
-    """A function and the `__main__` that it lives in, which is empty for a function of a module."""
+    """A function and the `__main__` that it lives in, which is empty for a function of a module.
 
-    def __init__(self, call: Callable[..., Any], main: ModuleType) -> None:
+    `scene`: for one that came by value from a client of ours, what came with it.
+    """
+
+    def __init__(self, call: Callable[..., Any], main: ModuleType, scene: Scene | None = None) -> None:
         self.call = call
         self.main = main
+        self.scene = scene
 
 
 class CodeShelf:
@@ -117,22 +124,27 @@ class CodeShelf:
 
 def load_function(item: FunctionItem) -> LoadedFunction:
     """Load a function's code. Raises NotLoadable."""
-    here = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if item.python is not None and item.python != here:
+    envelope = unseal(item.payload)
+    here = minor_version()
+    if envelope is None and item.python is not None and item.python != here:
         raise NotLoadable(
             f"function {item.name!r} was pickled by Python {item.python}, and this worker runs {here}: bytecode of "
             f"another version can crash the interpreter, so it was not loaded. Register the function from Python "
             f"{here}, or start a worker with Python {item.python}"
         )
-    function, main = _load(item.payload, f"function {item.name!r}")
+    function, context = _load(item.payload, f"function {item.name!r}")
     if not callable(function):
         raise NotLoadable(f"the payload of function {item.name!r} is {_article(function)}, which can't be called")
-    return LoadedFunction(function, main or blank_main())
+    if isinstance(context, Scene):
+        return LoadedFunction(function, context.own_main(), context)
+    return LoadedFunction(function, context or blank_main())
 
 
-def load_call(payload: bytes) -> tuple[Sequence[Any], Mapping[Any, Any]]:
-    """Load the arguments of a call. Raises NotLoadable."""
-    call, _ = _load(payload, "the arguments")
+def load_call(payload: bytes, function: LoadedFunction | None = None) -> tuple[Sequence[Any], Mapping[Any, Any]]:
+    """Load the arguments of a call of this function. Raises NotLoadable."""
+    call, context = _load(payload, "the arguments", None if function is None else function.scene)
+    if function is not None and function.scene is None and isinstance(context, Scene):
+        function.main.__dict__.setdefault(SHIPPED, context.modules)  # so results are written for a client of ours
     if not isinstance(call, (tuple, list)) or len(call) != 2:
         raise NotLoadable(f"{SHAPE}; this one is {_article(call)}")
     args, kwargs = call
@@ -149,20 +161,23 @@ def _article(value: object) -> str:
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}{size}"
 
 
-def _load(payload: bytes, what: str) -> tuple[Any, ModuleType | None]:
+def _load(payload: bytes, what: str, scene: Scene | None = None) -> tuple[Any, ModuleType | Scene | None]:
     try:
-        return _load_once(payload)
+        return _load_once(payload, scene)
     except ModuleNotFoundError:
         importlib.invalidate_caches()  # the file may be newer than what the import system knows of its directory
     except BaseException as error:  # noqa: BLE001 - a payload can raise anything, SystemExit included
         raise _not_loadable(error, what) from None
     try:
-        return _load_once(payload)
+        return _load_once(payload, scene)
     except BaseException as error:  # noqa: BLE001 - as above
         raise _not_loadable(error, what) from None
 
 
-def _load_once(payload: bytes) -> tuple[Any, ModuleType | None]:
+def _load_once(payload: bytes, scene: Scene | None) -> tuple[Any, ModuleType | Scene | None]:
+    envelope = unseal(payload)
+    if envelope is not None:
+        return open_packed(envelope, scene)
     loader = Loader(payload)
     loaded = loader.load()
     return loaded, loader.main
@@ -170,10 +185,15 @@ def _load_once(payload: bytes) -> tuple[Any, ModuleType | None]:
 
 def _not_loadable(error: BaseException, what: str) -> NotLoadable:
     detail = "".join(traceback.format_exception(error))
+    if isinstance(error, ForeignCode):
+        return NotLoadable(
+            f"{what} can't be loaded: {error}. Start a worker with the client's version of Python, or run the client "
+            f"with {minor_version()}"
+        )
     if isinstance(error, ModuleNotFoundError) and error.name:
         return NotLoadable(
             f"{what} needs the module {error.name!r}, which this worker can't import: start the worker in the "
-            f"directory that holds it, or name that directory with --path DIR or EVERFAAS_PATH",
+            f"directory that holds it, name that directory with --path DIR or EVERFAAS_PATH, or install it there",
             detail,
         )
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

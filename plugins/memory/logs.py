@@ -63,10 +63,13 @@ def _end(piece: LogPiece) -> tuple[int, int]:
     return piece.attempt, piece.start + len(piece.text)
 
 
-def page(task: Task, cursor: str | None, bytes_max: int, attempt: int | None) -> LogPage:
+def page(task: Task | None, cursor: str | None, bytes_max: int, attempt: int | None) -> LogPage | None:
     """Return what is kept behind a cursor. Raises ValueError for one that is none."""
+    known = read_cursor(cursor)
+    if task is None:
+        return None
     found: list[LogPiece] = []
-    behind = _behind(task, read_cursor(cursor), attempt)
+    behind = _behind(task, known, attempt)
     for piece in behind:
         found.append(piece)
         bytes_max -= len(piece.text)

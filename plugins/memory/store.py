@@ -11,7 +11,7 @@ import msgspec
 
 from everfaas_core.model.errors import IdempotencyConflict, QueueFull, UnknownFunction
 from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
-from everfaas_core.model.output import LogPage, read_cursor
+from everfaas_core.model.output import LogPage
 from everfaas_core.model.records import (
     FleetReport,
     FunctionRecord,
@@ -202,7 +202,15 @@ class MemoryStore:
                 if task is not None:
                     result = task.result if with_results else b""
                     bytes_max -= len(result)
-                    found.append(GroupResult(task_id=task_id, status=task.status, result=result, cursor=str(number)))
+                    found.append(
+                        GroupResult(
+                            task_id=task_id,
+                            status=task.status,
+                            result=result,
+                            cursor=str(number),
+                            tags=task.spec.tags,
+                        )
+                    )
             return GroupPage(
                 ended=tuple(found),
                 cursor=str(number),
@@ -215,21 +223,22 @@ class MemoryStore:
         self, task_id: TaskId, cursor: str | None, *, bytes_max: int, attempt: int | None = None
     ) -> LogPage | None:
         """Return what is kept of a task's output behind a cursor."""
-        read_cursor(cursor)
         with self._tables.lock:
-            task = self._tables.find(task_id)
-            return None if task is None else logs.page(task, cursor, bytes_max, attempt)
+            return logs.page(self._tables.find(task_id), cursor, bytes_max, attempt)
 
-    def cancel(self, ids: Sequence[TaskId]) -> Sequence[str | None]:
-        """Cancel tasks, or mark those that run."""
+    def cancel(self, ids: Sequence[TaskId], *, running: bool = True) -> Sequence[str | None]:
+        """Cancel tasks, and mark those that run."""
         with self._tables.lock:
-            return [self._cancel(task_id) for task_id in ids]
+            return [self._cancel(task_id, running=running) for task_id in ids]
 
-    def _cancel(self, task_id: TaskId) -> str | None:
+    def _cancel(self, task_id: TaskId, *, running: bool) -> str | None:
         tables = self._tables
         task = tables.find(task_id)
         if task is None or task.is_terminal:
             return None if task is None else task.status
+        live = task.worker is not None and task.owner is not None
+        if live and not running:
+            return task.status
         is_new, task.cancelled = not task.cancelled, True
         if task.worker is not None and task.owner is not None:
             tables.hold(task, task.owner)

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Cancel tasks: at once what does not run, else by a mark for the dispatcher that runs it.
--- ARGV: prefix, result and error of a cancelled task, ids. Returns the status of each, or '' for an unknown one.
+-- ARGV: prefix, result and error of a cancelled task, '1' or '' (leave alone what runs), ids.
+-- Returns the status of each, or '' for an unknown one.
 local reply, marked = {}, false
 local names -- whoever may hold a task that does not run
 
@@ -14,14 +15,16 @@ local function release(id)
   return false
 end
 
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   local id = ARGV[i]
   local v = call('HMGET', P .. 't:' .. id, 'st', 'own', 'liv', 'ttl', 'dl', 'exp')
   local status = v[1] or ''
   if v[6] and tonumber(v[6]) <= now then
     status = ''
   elseif v[1] and not TERMINAL[v[1]] then
-    if v[3] == '1' then
+    if v[3] == '1' and ARGV[4] == '' then
+      status = v[1]
+    elseif v[3] == '1' then
       call('HSET', P .. 't:' .. id, 'cxl', '1')
       marked = call('SADD', P .. 'cancels:' .. v[2], id) == 1 or marked
     else

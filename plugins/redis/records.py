@@ -145,9 +145,15 @@ def group_page(reply: Sequence[Any], results: Sequence[bytes | None]) -> GroupPa
     cursor, tasks, ended, more = reply[:4]
     found = [
         GroupResult(
-            task_id=TaskId(task.decode()), status=Status(status.decode()), result=result, cursor=number.decode()
+            task_id=TaskId(task.decode()),
+            status=Status(status.decode()),
+            result=result,
+            cursor=number.decode(),
+            tags=_names.decode(tags) if tags else (),
         )
-        for task, number, status, result in zip(reply[4::4], reply[5::4], reply[6::4], results, strict=True)
+        for task, number, status, tags, result in zip(
+            reply[4::5], reply[5::5], reply[6::5], reply[8::5], results, strict=True
+        )
         if result is not None
     ]
     pending = tasks - ended

@@ -178,7 +178,7 @@ class RedisStore:
             raise ValueError(f"a cursor of a group is a number of at most 16 digits, not {cursor!r}")
         limit = max(1, min(limit, PAGE_MAX))
         reply = self._run("group", group, cursor or "0", limit, bytes_max, "1" if with_results else "")
-        results = self._blobs.results([TaskId(task.decode()) for task in reply[4::4]], reply[7::4])
+        results = self._blobs.results([TaskId(task.decode()) for task in reply[4::5]], reply[7::5])
         return records.group_page(reply, results)
 
     def task_log(
@@ -194,11 +194,12 @@ class RedisStore:
         reply = self._run("log", task_id, first, last, bytes_max)
         return None if reply is None else records.log_page(reply, cursor)
 
-    def cancel(self, ids: Sequence[TaskId]) -> Sequence[str | None]:
-        """Cancel tasks, or mark those that run."""
+    def cancel(self, ids: Sequence[TaskId], *, running: bool = True) -> Sequence[str | None]:
+        """Cancel tasks, and mark those that run."""
         if not ids:
             return []
-        return [status.decode() or None for status in self._run("cancel", *self._conclusions.cancelled, *ids)]
+        said = self._run("cancel", *self._conclusions.cancelled, "1" if running else "", *ids)
+        return [status.decode() or None for status in said]
 
     def retry(self, task_id: TaskId, new_id: TaskId) -> TaskId | None:
         """Submit the call of a task that has failed, or was cancelled, as a new task."""

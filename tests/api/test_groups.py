@@ -41,6 +41,14 @@ def test_results_come_in_the_order_in_which_they_end(api: Served, dispatcher: Ti
     assert late.ids() == [two, three, one]
 
 
+def test_tags_come_along(api: Served, dispatcher: TinyDispatcher) -> None:
+    (plain,) = submit(api, 1)
+    (tagged,) = submit(api, 1, tags=["a", "map:7"])
+    dispatcher.run(2)
+    found = {entry["task_id"]: entry.get("tags") for entry in Stream(api, until="done")}
+    assert found == {plain: None, tagged: ["a", "map:7"]}
+
+
 def test_a_stream_that_was_cut_goes_on_with_its_cursor(api: Served, dispatcher: TinyDispatcher) -> None:
     ids = submit(api, 1300)
     got: list[str] = []

@@ -6,7 +6,17 @@ import pytest
 
 from everfaas_core.model.states import Cause, Status
 from everfaas_core.ports import Store
-from tests.api.driving import CALL, FUNCTION, Served, TinyDispatcher, assert_error, assert_fits, encode
+from tests.api.driving import (
+    CALL,
+    FUNCTION,
+    UNKNOWN_ID,
+    Served,
+    TinyDispatcher,
+    assert_error,
+    assert_fits,
+    encode,
+    issued_id,
+)
 
 OPTIONS = {
     "priority": 7,
@@ -183,6 +193,31 @@ def test_cancel(api: Served, dispatcher: TinyDispatcher) -> None:
         "invalid_request",
     )
     assert_error(api.post(f"/v1/tasks/{running}/cancel"), 415, "unsupported_media_type")
+
+
+def test_cancel_many(api: Served, dispatcher: TinyDispatcher, store: Store) -> None:
+    function_id = api.register()
+    ids = [api.execute(function_id) for _ in range(4)]
+    claimed = dispatcher.claim(1)
+    dispatcher.start(*claimed)
+    gone, never = issued_id(store), UNKNOWN_ID
+    answer = api.post("/v1/tasks:cancel", {"task_ids": [*ids, ids[1].upper(), gone, never], "running": False})
+    assert answer.status_code == 200
+    assert_fits("CancelAnswer", answer.json())
+    statuses = {item["task_id"]: item["status"] for item in answer.json()["tasks"]}
+    assert statuses == {ids[0]: "RUNNING", **dict.fromkeys(ids[1:], "CANCELLED")}
+    assert (answer.json()["unknown"], answer.json()["expired"]) == ([never], [gone])
+    assert api.get(f"/v1/tasks/{ids[0]}").json()["cancel_requested"] is False
+    assert api.post("/v1/tasks:cancel", {"task_ids": ids}).json()["tasks"][0]["status"] == "RUNNING"
+    assert api.get(f"/v1/tasks/{ids[0]}").json()["cancel_requested"] is True
+    for wrong in (
+        {},
+        {"task_ids": []},
+        {"task_ids": ["x"]},
+        {"task_ids": ids, "running": 1},
+        {"task_ids": ids, "x": 1},
+    ):
+        assert_error(api.post("/v1/tasks:cancel", wrong), 422, "invalid_request")
 
 
 def test_workers_and_readiness(api: Served, dispatcher: TinyDispatcher, store: Store) -> None:

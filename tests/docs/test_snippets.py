@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -15,7 +16,11 @@ from .shell import WrongCommand, check, commands
 
 LOCAL = "http://127.0.0.1:8000"
 PYTHON = [block for document in DOCUMENTS for block in blocks(document, "python")]
-CLIENTS = [block for block in PYTHON if LOCAL in block.text]
+PLAIN = [block for block in PYTHON if LOCAL in block.text]
+OURS = [
+    block for block in PYTHON if re.search(r"^from everfaas_core import .*(Client|Executor|function)", block.text, re.M)
+]
+CLIENTS = [*PLAIN, *OURS]
 SUITES = [block for block in PYTHON if "Contract" in block.text]
 SHELL = [block for document in DOCUMENTS for block in blocks(document, "bash")]
 RUN_S = 60
@@ -26,14 +31,15 @@ RUN_S = 60
 def test_a_client_prints_what_the_document_says(block: Block, url: str, python: str, tmp_path: Path) -> None:
     script = tmp_path / "client.py"
     script.write_text(block.text.replace(LOCAL, url))
-    done = subprocess.run([python, script], cwd=tmp_path, capture_output=True, text=True, timeout=RUN_S)
+    environ = {**os.environ, "EVERFAAS_URL": url}
+    done = subprocess.run([python, script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=RUN_S)
     assert done.returncode == 0, done.stderr
     assert block.output is not None, "show what it prints, in a text block behind it"
     assert done.stdout == block.output
 
 
 def test_the_readme_has_a_client_of_ten_lines_and_one_of_v1() -> None:
-    first, second = (block for block in CLIENTS if block.document.name == "README.md" and block.document.parent == ROOT)
+    first, second = (block for block in PLAIN if block.document.name == "README.md" and block.document.parent == ROOT)
     assert len([line for line in first.text.splitlines() if line.strip()]) <= 10
     assert "/execute_function" in first.text
     assert "wait_s" in second.text
