@@ -15,12 +15,32 @@ from everfaas_core.version import __version__
 if TYPE_CHECKING:
     from everfaas_core.client.aio import AsyncClient
     from everfaas_core.client.client import Client
-    from everfaas_core.client.errors import ApiFailed, ApiRefused, ApiUnreachable, ClientClosed, TaskVanished
+    from everfaas_core.client.errors import (
+        ApiFailed,
+        ApiRefused,
+        ApiUnreachable,
+        ClientClosed,
+        ShippingWarning,
+        TaskVanished,
+    )
     from everfaas_core.client.executor import Executor
     from everfaas_core.client.function import Function, function
     from everfaas_core.client.futures import Future
     from everfaas_core.client.group import Group, GroupTask
+    from everfaas_core.client.joblib_registration import register_joblib
     from everfaas_core.model.errors import EverfaasError
+    from everfaas_core.model.failure import (
+        DeadlineExceeded,
+        DispatcherLost,
+        NotLoadable,
+        NotSerializable,
+        RaisedUnsendable,
+        SlotCrashed,
+        TaskCancelled,
+        WorkerFailure,
+        WorkerLost,
+    )
+    from everfaas_core.shipping.trouble import NotShippable, ResultUnreadable
 
 __all__ = [
     "ApiFailed",
@@ -29,24 +49,38 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ClientClosed",
+    "DeadlineExceeded",
+    "DispatcherLost",
     "EverfaasError",
     "Executor",
     "Function",
     "Future",
     "Group",
     "GroupTask",
+    "NotLoadable",
+    "NotSerializable",
+    "NotShippable",
+    "RaisedUnsendable",
+    "ResultUnreadable",
+    "ShippingWarning",
+    "SlotCrashed",
+    "TaskCancelled",
     "TaskVanished",
+    "WorkerFailure",
+    "WorkerLost",
     "__version__",
     "function",
+    "register_joblib",
 ]
 
-_HOMES: Final = {
+_HOMES: Final = {  # name → where it lives
     "AsyncClient": "client.aio",
     "Client": "client.client",
     "ApiFailed": "client.errors",
     "ApiRefused": "client.errors",
     "ApiUnreachable": "client.errors",
     "ClientClosed": "client.errors",
+    "ShippingWarning": "client.errors",
     "TaskVanished": "client.errors",
     "Executor": "client.executor",
     "Function": "client.function",
@@ -54,7 +88,19 @@ _HOMES: Final = {
     "Future": "client.futures",
     "Group": "client.group",
     "GroupTask": "client.group",
+    "register_joblib": "client.joblib_registration",
     "EverfaasError": "model.errors",
+    "DeadlineExceeded": "model.failure",
+    "DispatcherLost": "model.failure",
+    "NotLoadable": "model.failure",
+    "NotSerializable": "model.failure",
+    "RaisedUnsendable": "model.failure",
+    "SlotCrashed": "model.failure",
+    "TaskCancelled": "model.failure",
+    "WorkerFailure": "model.failure",
+    "WorkerLost": "model.failure",
+    "NotShippable": "shipping.trouble",
+    "ResultUnreadable": "shipping.trouble",
 }
 
 
