@@ -40,8 +40,8 @@ class Tasks(Protocol):
     def running(self, task_id: str) -> bool:
         """Tell whether the task runs. Raises ApiFailed."""
 
-    def load(self, result: bytes) -> Any:
-        """Return the value or exception of a result."""
+    def opened(self, status: str, result: bytes) -> tuple[bool, Any]:
+        """Return whether a task that has ended failed, and its value or exception."""
 
 
 class Future(concurrent.futures.Future[T], Generic[T]):
@@ -200,13 +200,6 @@ class Future(concurrent.futures.Future[T], Generic[T]):
     def _open(self) -> None:
         """Put what an answer holds in its place. What somebody else has set, as `set_result` allows, stays."""
         answer = self._exception.answer if isinstance(self._exception, Unopened) else self._result
-        if not isinstance(answer, Answer):
-            return
-        failed = answer.status != "COMPLETED"
-        try:
-            value = self._tasks.load(answer.result)
-        except Exception as error:  # noqa: BLE001 - what does not load is this future's outcome
-            failed, value = True, error
-        if failed and not isinstance(value, BaseException):
-            value = RuntimeError(f"the task ended as {answer.status} with {value!r}")
-        self._result, self._exception = (None, value) if failed else (value, None)
+        if isinstance(answer, Answer):
+            failed, value = self._tasks.opened(answer.status, answer.result)
+            self._result, self._exception = (None, value) if failed else (value, None)

@@ -21,8 +21,8 @@ import dill
 from cloudpickle import cloudpickle as inner
 
 from everfaas_core.model.failure import as_failure
-from everfaas_core.shipping.copies import copy_of
-from everfaas_core.shipping.rebuild import SHIPPED, minor_version
+from everfaas_core.shipping.copies import copy_of, unimported
+from everfaas_core.shipping.rebuild import SHIPPED, Modules, minor_version
 from everfaas_core.shipping.trouble import ResultUnreadable
 
 PROTOCOL: Final = 5
@@ -61,24 +61,32 @@ class AnswerPickler(pickle.Pickler):
     def __init__(self, file: io.BytesIO, main: ModuleType, by_dill: Callable[[Any], bytes]) -> None:
         super().__init__(file, protocol=PROTOCOL)
         self._by_dill = by_dill
-        self._copies = main.__dict__[SHIPPED].copies
+        self._dull: set[type] = set()  # types whose instances pickle by themselves
+        self._modules: Modules = main.__dict__[SHIPPED]
 
     def reducer_override(self, obj: Any) -> Any:
         """Say how to pickle an object; called by the pickler."""
         kind = type(obj)
+        if kind in self._dull:
+            return NotImplemented
         if kind is not FunctionType and not issubclass(kind, type):
+            self._dull.add(kind)
             return NotImplemented
         if _importable(obj):
             return NotImplemented
         if kind is FunctionType:
             return dill.loads, (self._copy(obj),)
-        copy = self._copies.get(obj)
+        copy = self._modules.copies.get(obj)
         if copy is None:
-            copy = self._copies[obj] = self._copy(obj, **{"class": inner._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)})
+            copy = self._modules.copies[obj] = self._copy(
+                obj, **{"class": inner._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)}
+            )
         return dill.loads, (copy,)
 
     def _copy(self, obj: Any, **more: Any) -> bytes:
-        return mark(minor_version(), ref=[obj.__module__, obj.__qualname__], **more) + copy_of(obj, self._by_dill)
+        with unimported(self._modules):
+            copy = copy_of(obj, self._by_dill)
+        return mark(minor_version(), ref=[obj.__module__, obj.__qualname__], **more) + copy
 
 
 def _importable(obj: Any) -> bool:

@@ -23,7 +23,7 @@ from cloudpickle import cloudpickle as inner
 
 from everfaas_core.shipping import rebuild
 from everfaas_core.shipping.origin import Origins
-from everfaas_core.shipping.reading import Book, Facts
+from everfaas_core.shipping.reading import Book, Facts, annotations_of, names_in
 from everfaas_core.shipping.source import LibraryFile, Place, Unit
 from everfaas_core.shipping.using import Uses
 from everfaas_core.shipping.watching import Watch
@@ -126,14 +126,20 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
         modules: Iterable[tuple[ModuleType, Mapping[str, Any]]],
     ) -> tuple[Any, ...]:
         namespace = function.__globals__
+        annotations = annotations_of(function)
         variables = {name: namespace[name] for name in facts.globals if name in namespace}
+        for name in names_in(annotations):  # so that calls need not bring the classes of their arguments
+            value = namespace.get(name)
+            if isinstance(value, type) and self.travels(value):
+                variables[name] = value
+                self.traces.watch.names(namespace, [name])
         held = [variables.values(), (content for _, content in _contents(cells))]
         submodules = inner._find_imported_submodules(facts.code, [one for values in held for one in values])
         return (
             (function.__name__, function.__qualname__, function.__module__, function.__doc__),
             function.__defaults__,
             function.__kwdefaults__,
-            _annotations(function),
+            annotations,
             # a copy: the pickler's memory of it must not make the next packing differ
             dict(function.__dict__),
             variables,
@@ -205,8 +211,11 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
             return rebuild.known_class, (rebuild.SCENE, track, cls.__qualname__)
         self.traces.classes.add(track)
         self.traces.watch.class_(cls)
-        # the last two arguments are the id and what cloudpickle may need one day
-        arguments = (rebuild.SCENE, track, make, (*arguments[:-2], None, arguments[-1]))
+        # The last two are the id, and what cloudpickle may need one day; the fourth is what the class is born with.
+        arguments = [*arguments[:-2], None, arguments[-1]]
+        if "__slots__" in attributes and make is inner._make_skeleton_class and "_fields" not in attributes:
+            arguments[3] = {**arguments[3], "__slots__": attributes["__slots__"]}
+        arguments = (rebuild.SCENE, track, make, tuple(arguments))
         return rebuild.skeleton, arguments, (attributes, slots, rebuild.SCENE), None, None, rebuild.fill_class
 
     def _cell(self, cell: CellType) -> Any:
@@ -290,13 +299,6 @@ def _generated(facts: Facts) -> bool:
     unit = facts.place.unit if isinstance(facts.place, Place) else None
     wraps_repr = isinstance(unit, LibraryFile) and unit.path in ("dataclasses.py", "reprlib.py")
     return wraps_repr or facts.code.co_qualname.startswith("__create_fn__.")
-
-
-def _annotations(function: FunctionType) -> dict[str, Any]:
-    try:
-        return function.__annotations__
-    except Exception:  # noqa: BLE001 - from 3.14 on they are code, which may name what is not there
-        return {}
 
 
 _HANDLERS: Final[dict[type, Callable[[ValuePickler, Any], Any]]] = {

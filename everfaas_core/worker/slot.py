@@ -56,7 +56,7 @@ class Slot:
             return _failure(item, Cause.NOT_SERIALIZABLE, str(error), None)
 
     def _call(self, item: TaskItem, function: LoadedFunction) -> Outcome:
-        args, kwargs = load_call(item.payload, function.scene)
+        args, kwargs = load_call(item.payload, function)
         text: str | None = None
         raised: tuple[str, ...] = ()
         sys.modules[MAIN] = function.main  # what the function's own imports of __main__, and dill, are to find
