@@ -7,6 +7,7 @@ own backends would map into memory.
 from __future__ import annotations
 
 import contextlib
+import operator
 import os
 import threading
 from collections.abc import Callable
@@ -32,18 +33,6 @@ TASKS_NAME: Final = "joblib"
 """What the tasks are called in lists, unless the option `name` says otherwise."""
 
 
-def _runner() -> Callable[[Callable[[], Any]], Any]:
-    """Return what is registered: one function for all batches.
-
-    Local, so that it travels by value: then what batches raise and return comes back in the program's own classes.
-    """
-
-    def run(batch: Callable[[], Any]) -> Any:
-        return batch()
-
-    return run
-
-
 class FleetBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]  # joblib ships no types
     """What joblib asks of a backend (`joblib.parallel.ParallelBackendBase`), by a client of the API."""
 
@@ -55,7 +44,6 @@ class FleetBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
         super().__init__(nesting_level=nesting_level)
         base = default_client(os.getpid()) if client is None else client
         self._client = base.options(**{"name": TASKS_NAME, **options})
-        self._run = _runner()
         self._lock = threading.Lock()
         self._under_way: set[Future[Any]] = set()
         self._callbacks: ThreadPoolExecutor | None = None
@@ -86,7 +74,7 @@ class FleetBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], object] | None = None) -> Future[Any]:
         """Call a batch on the fleet. `callback` is called with the future when it has ended, in a thread of ours."""
-        future: Future[Any] = self._client.submit(self._run, func)
+        future: Future[Any] = self._client.submit(operator.call, func)
         with self._lock:
             self._under_way.add(future)
         future.add_done_callback(lambda ended: self._ended(ended, callback))
