@@ -18,7 +18,7 @@ import pytest
 from joblib import Parallel, delayed
 from joblib.parallel import BACKENDS
 
-from everfaas_core import Client, register_joblib
+from everfaas_core import ApiRefused, Client, register_joblib
 from everfaas_core.client.joblib_backend import FleetBackend
 from tests.unit.system import until
 
@@ -175,6 +175,13 @@ def test_arguments_that_fill_the_outbox_do_not_stop_it(group: str) -> None:
     with joblib.parallel_config(backend="everfaas"):
         sizes = Parallel(pre_dispatch="all", batch_size=1)(delayed(len)(large) for _ in range(6))
     assert sizes == [len(large)] * 6
+
+
+def test_an_argument_that_the_api_will_not_take_is_refused(group: str) -> None:
+    larger = bytes(33 * 1024**2)
+    with joblib.parallel_config(backend="everfaas"), pytest.raises(ApiRefused) as caught:
+        Parallel()(delayed(len)(one) for one in (larger, b"2"))
+    assert caught.value.status == 413
 
 
 def test_options_go_to_the_calls(client: Client, group: str) -> None:
