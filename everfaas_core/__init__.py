@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from everfaas_core.client.function import Function, function
     from everfaas_core.client.futures import Future
     from everfaas_core.client.group import Group, GroupTask
-    from everfaas_core.inside import progress
     from everfaas_core.client.joblib_registration import register_joblib
+    from everfaas_core.inside import progress
     from everfaas_core.model.errors import EverfaasError
     from everfaas_core.model.failure import (
         DeadlineExceeded,
