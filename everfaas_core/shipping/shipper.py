@@ -23,6 +23,9 @@ LARGE_BYTES: Final = 1024 * 1024
 
 KEPT_MAX: Final = 512  # packings that are kept; then all are forgotten and made again
 KEPT_BYTES_MAX: Final = 64 * 1024
+NAMED: Final = pickle.STACK_GLOBAL + pickle.MEMOIZE
+"""What pickle writes for each class or function: if it is not there, there is none."""
+
 _PLAIN: Final = frozenset({int, str, float, bool, bytes, type(None), list, tuple, dict, set})
 
 
@@ -91,8 +94,8 @@ class Shipper:
             try:
                 packed = pickle.dumps((args, dict(kwargs)), PROTOCOL)
             except Exception:  # noqa: BLE001 - in a list there can be anything; below it is found and named
-                packed = pickle.STACK_GLOBAL
-            if pickle.STACK_GLOBAL not in packed:  # it names no class and no function, so there is none to send
+                packed = NAMED
+            if NAMED not in packed:  # it names no class and no function, so there is none to send
                 return packed
         packed, traces = self._pack((args, dict(kwargs)), "the arguments", () if function is None else function.classes)
         if not traces.by_value:

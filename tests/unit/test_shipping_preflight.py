@@ -237,6 +237,18 @@ def test_plain_arguments_are_plain_pickles() -> None:
     assert b"everfaas" not in Shipper().pack_call(args, kwargs)
 
 
+@pytest.mark.parametrize("value", [147, [147, 0x9493], "\u2513", {"a": (b"\x93\x94", 5)}, {1}, [[[]]], 2**70])
+def test_plain_data_that_looks_like_a_name_arrives(value: object) -> None:
+    payload = Shipper().pack_call(([value],), {})
+    assert pickle.loads(payload) == (([value],), {})
+
+
+def test_a_class_deep_in_plain_data_travels() -> None:
+    ((deep,), _) = pickle.loads(Shipper().pack_call(([{"a": (1, Config(5))}],), {}))
+    assert deep[0]["a"][1].size == 5
+    assert type(deep[0]["a"][1]) is not Config
+
+
 def test_a_call_does_not_bring_what_its_function_brings() -> None:
     shipper = Shipper()
     packed = shipper.pack_function(uses_a_config)
