@@ -243,6 +243,13 @@ def test_plain_data_that_looks_like_a_name_arrives(value: object) -> None:
     assert pickle.loads(payload) == (([value],), {})
 
 
+def test_arrays_travel_as_pickle_does_it() -> None:
+    numpy = pytest.importorskip("numpy")
+    array = numpy.arange(10.0)
+    (alone, (deep,)), kwargs = pickle.loads(Shipper().pack_call((array, [(array,)]), {"a": array}))
+    assert [(one == array).all() for one in (alone, deep[0], kwargs["a"])] == [True, True, True]
+
+
 def test_a_class_deep_in_plain_data_travels() -> None:
     ((deep,), _) = pickle.loads(Shipper().pack_call(([{"a": (1, Config(5))}],), {}))
     assert deep[0]["a"][1].size == 5
