@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from bisect import bisect_left, insort
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,6 +16,7 @@ import msgspec
 
 from everfaas_core.model.failure import failure_payload
 from everfaas_core.model.ids import SECRET_BYTES, DispatcherId, FunctionId, TaskId, WorkerId
+from everfaas_core.model.output import LogPiece, Progress
 from everfaas_core.model.records import (
     PRIORITIES,
     AttemptRecord,
@@ -66,6 +67,9 @@ class Task:
     ended_ms: int | None = None
     expires_ms: int | None = None
     end_number: int = 0  # of its end, if it has a group
+    log: deque[LogPiece] = field(default_factory=deque)
+    log_bytes: int = 0  # of its pieces, with what each costs
+    progress: tuple[int, Progress] | None = None  # and the attempt that it is of
 
     @property
     def task_id(self) -> TaskId:
@@ -106,6 +110,7 @@ class Tables:
         self.order: list[TaskId] = []  # ids, sorted: by time of submission
         self.keys: dict[str, TaskId] = {}
         self.groups: dict[str, Group] = {}
+        self.concluded = 0  # tasks that have ended
         self.last_end = 0  # number of the last end of a task with a group
         self.queues: list[OrderedDict[TaskId, None]] = [OrderedDict() for _ in range(PRIORITIES)]
         self.delayed: list[tuple[int, TaskId]] = []  # heaps; entries that no longer hold are skipped
@@ -224,6 +229,7 @@ class Tables:
     def conclude(self, task: Task, status: Status, cause: Cause, result: bytes, error: str | None) -> None:
         """Write the terminal record of a task that was released or dequeued."""
         task.status, task.cause, task.result, task.error = status, cause, result, error or None
+        self.concluded += 1
         task.ended_ms = self.now_ms()
         task.expires_ms = task.ended_ms + int(task.ttl_s * 1000)
         heapq.heappush(self.expiry, (task.expires_ms, task.task_id))

@@ -13,6 +13,7 @@ import msgspec
 
 from everfaas_core.model.errors import IdempotencyConflict, QueueFull, StoreRefused, UnknownFunction
 from everfaas_core.model.ids import SECRET_BYTES, DispatcherId, FunctionId, TaskId, WorkerId
+from everfaas_core.model.output import LogPage, cursor_of, read_cursor
 from everfaas_core.model.records import (
     FleetReport,
     FunctionRecord,
@@ -180,6 +181,19 @@ class RedisStore:
         results = self._blobs.results([TaskId(task.decode()) for task in reply[4::5]], reply[7::5])
         return records.group_page(reply, results)
 
+    def task_log(
+        self, task_id: TaskId, cursor: str | None, *, bytes_max: int, attempt: int | None = None
+    ) -> LogPage | None:
+        """Return what is kept of a task's output behind a cursor."""
+        first, last = f"({cursor_of(*read_cursor(cursor))}", "+"
+        if attempt is not None:
+            known = read_cursor(cursor)[0]
+            first, last = (f"{attempt}-0" if known < attempt else first), f"{attempt}"
+            if known > attempt:
+                first, last = "+", "-"  # nothing
+        reply = self._run("log", task_id, first, last, bytes_max)
+        return None if reply is None else records.log_page(reply, cursor)
+
     def cancel(self, ids: Sequence[TaskId], *, running: bool = True) -> Sequence[str | None]:
         """Cancel tasks, and mark those that run."""
         if not ids:
@@ -197,13 +211,15 @@ class RedisStore:
 
     def fleet(self) -> Sequence[FleetReport]:
         """Return the reports of all dispatchers that live."""
-        return [msgspec.msgpack.decode(report, type=FleetReport) for report in self._run("fleet", "1")[4:]]
+        return [msgspec.msgpack.decode(report, type=FleetReport) for report in self._run("fleet", "1")[5:]]
 
     def health(self) -> StoreHealth:
         """Ask for the numbers."""
-        queued, delayed, dispatchers, slots = self._run("fleet", "")
+        queued, delayed, dispatchers, slots, ended = self._run("fleet", "")
         ready = max(queued - delayed, 0)
-        return StoreHealth(kind=self._kind, queued=queued, ready=ready, dispatchers=dispatchers, slots=slots)
+        return StoreHealth(
+            kind=self._kind, queued=queued, ready=ready, dispatchers=dispatchers, slots=slots, ended=ended
+        )
 
     # dispatchers
 
