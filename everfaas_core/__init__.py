@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from everfaas_core.client.function import Function, function
     from everfaas_core.client.futures import Future
     from everfaas_core.client.group import Group, GroupTask
+    from everfaas_core.client.joblib_registration import register_joblib
     from everfaas_core.inside import progress
     from everfaas_core.model.errors import EverfaasError
     from everfaas_core.model.failure import (
@@ -71,6 +72,7 @@ __all__ = [
     "__version__",
     "function",
     "progress",
+    "register_joblib",
 ]
 
 _HOMES: Final = {  # name → where it lives
@@ -89,6 +91,7 @@ _HOMES: Final = {  # name → where it lives
     "Group": "client.group",
     "GroupTask": "client.group",
     "progress": "inside",
+    "register_joblib": "client.joblib_registration",
     "EverfaasError": "model.errors",
     "DeadlineExceeded": "model.failure",
     "DispatcherLost": "model.failure",

@@ -78,7 +78,8 @@ class Client:
         """
         function_id, fields = self._prepared(function)
         future: Future[T] = Future(self._session)
-        call = self._session.call(future, function_id, self._session.shipper.pack_call(args, kwargs), fields)
+        payload = self._session.shipper.pack_call(args, kwargs, self._session.packed(function_id))
+        call = self._session.call(future, function_id, payload, fields)
         call.asked_by_id = "idempotency_key" in fields
         self._session.send([call])
         return future
@@ -87,11 +88,12 @@ class Client:
         """Call a function for each item of the iterables; return the futures, in order. See `submit`."""
         function_id, fields = self._prepared(function)
         session = self._session
+        packed = session.packed(function_id)
         futures: list[Future[T]] = []
         calls: list[Call] = []
         for number, args in enumerate(zip(*iterables, strict=False)):
             futures.append(Future(session))
-            payload = session.shipper.pack_call(args, {})
+            payload = session.shipper.pack_call(args, {}, packed)
             calls.append(session.call(futures[-1], function_id, payload, numbered(fields, number)))
         session.send(calls)
         return futures

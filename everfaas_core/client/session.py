@@ -77,6 +77,11 @@ class Session:
                 self._packed.pop(self._functions.popitem(last=False)[1], None)
         return made
 
+    def packed(self, function_id: str) -> PackedFunction | None:
+        """Return what was registered under an id, for its calls: they need not bring the classes that it brings."""
+        known = self._packed.get(function_id)
+        return None if known is None else known[0]
+
     def register_again(self, function_ids: Iterable[str]) -> bool:
         """Register functions that the store has lost; False: one is not ours. Raises ApiFailed."""
         for function_id in set(function_ids):

@@ -255,8 +255,15 @@ def test_an_executor_on_a_client_leaves_it_open_and_passes_its_options_on(client
 def test_an_executor_needs_one_place_to_work_at(client: Client) -> None:
     with pytest.raises(ValueError, match="an address or a client"):
         Executor("http://127.0.0.1:1", client=client)
-    with pytest.raises(TypeError, match="max_workers"):
-        Executor(max_workers=4)
+    with pytest.raises(TypeError, match="there is no option 'prioritY': did you mean priority"):
+        Executor(client=client, prioritY=4)
+
+
+def test_an_executor_does_not_size_the_fleet() -> None:
+    with pytest.raises(TypeError, match="no initializer and no max_workers here: the processes are the fleet's slots"):
+        Executor(max_workers=4, initializer=print)
+    with pytest.raises(TypeError, match="the first argument is the API's address"):
+        Executor(4)
 
 
 @pytest.mark.parametrize("goodbye", ["", "pool.shutdown(wait=False)"])

@@ -65,12 +65,84 @@ class Trouble(Exception):
 def scaled(p: Point) -> Point: return Point(p.x * scale.FACTOR, p.y * scale.FACTOR)
 def fail(code): raise Trouble(code)
 ''',
+    "shop/records.py": """
+import dataclasses, enum, logging, threading
+from dataclasses import KW_ONLY, InitVar, dataclass, field
+from typing import ClassVar, Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+def fresh(): return [7]
+
+@dataclass(slots=True)
+class Slots:
+    a: int
+    b: list = field(default_factory=fresh)
+
+@dataclass
+class Base:
+    a: int = 1
+    seen: ClassVar[int] = 5
+
+@dataclass(kw_only=True)
+class Derived(Base, Generic[T]):
+    b: int
+    start: InitVar[int] = 2
+    c: int = field(init=False, repr=False, compare=False)
+    def __post_init__(self, start): self.c = start * 10
+    def __eq__(self, other): return (self.a, self.b, self.c) == (other.a, other.b, other.c)
+
+@dataclass(frozen=True)
+class Frozen:
+    a: int
+    _: KW_ONLY
+    b: int = 3
+    def __hash__(self): return 99
+
+class Mode(enum.Flag):
+    READ = enum.auto()
+    WRITE = enum.auto()
+
+class Name(str, enum.Enum):
+    ONE = "one"
+    def __str__(self): return "the " + self.value
+
+class HasArea(Protocol):
+    def area(self): ...
+
+class Counting(type):
+    def __call__(cls, *args):
+        made = super().__call__(*args)
+        made.counted = True
+        return made
+
+class Counted(metaclass=Counting):
+    def __init__(self, x): self.x = x
+
+class Tree:
+    def __init__(self): self.children = []
+    def grow(self):
+        child = type(self)()
+        child.parent = self
+        self.children.append(child)
+        return self
+
+def all_of_them():
+    log.debug("a message")
+    frozen = dataclasses.replace(Frozen(1, b=4), a=2)
+    return [Slots(1), Derived(b=2), frozen, hash(frozen), Mode.READ | Mode.WRITE, Name.ONE, str(Name.ONE),
+        Counted(1).counted, Counted(2), Base.seen, Tree().grow(), dataclasses.asdict(Slots(2))]
+""",
     "lazily.py": "import os\nVALUE = 7\ndef value(): return VALUE\n",
     "needs_worker.py": "import module_of_the_workers\n",
 }
 
 CASES: Final = """
 import contextlib, functools, math, sys, threading
+import shop.records
+from shop.records import Counted, Derived, Frozen, Mode, Name, Slots, Tree
+import concurrent.futures
 import shop, shop.geometry, shop.scale as scale
 from shop.geometry import Color, Pair, Point, Rank, Shape, Size, Square, Trouble, fail, scaled
 
@@ -158,7 +230,9 @@ def raises_from():
 def annotated(p: Point) -> Point: return p.moved(1)
 def whole_module(m=shop.scale): return getattr(m, "times")(4)
 def returns_a_lambda(): return lambda x: x + 1
-async def coroutine(): return 1
+def threads():
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return list(pool.map(factorial, range(4)))
 if sys.version_info >= (3, 12):
     exec("def newer[T](x: T) -> T: return x")
 twins = (lambda x: x + 1), (lambda x: x + 2)
@@ -198,6 +272,11 @@ cases = {
     "function of an own module": (scaled, (Point(1, 2),), {}, lambda v: type(v) is Point and v == Point(10, 20)),
     "dataclass as argument": (annotated, (Point(1, 2),), {}, lambda v: v == Point(2, 3, ["moved"])),
     "list of own objects": (sorted, ([Rank(2), Rank(1)],), {}, lambda v: v == [Rank(1), Rank(2)]),
+    "elaborate classes": (shop.records.all_of_them, (), {}, lambda v: v[:2] == [Slots(1, [7]), Derived(b=2)]
+        and v[2:8] == [Frozen(2, b=4), 99, Mode.READ | Mode.WRITE, Name.ONE, "the one", True]
+        and type(v[8]) is Counted and v[9] == 5
+        and type(v[10]) is Tree and v[10].children[0].parent is v[10] and v[11] == {"a": 2, "b": [7]}),
+    "submodule of an installed package": (threads, (), {}, lambda v: v == [1, 1, 2, 6]),
     "builtin": (pow, (2, 10), {}, lambda v: v == 1024),
     "own exception": (raises, (), {}, lambda v: type(v) is Trouble and v.code == 7),
     "own exception as cause": (raises_from, (), {}, lambda v: type(v.__cause__) is Trouble),

@@ -17,7 +17,7 @@ from everfaas_core.model import failure
 from everfaas_core.model.failure import FAILURES, WorkerFailure, failure_payload
 from everfaas_core.model.states import ENDS_AS, Cause
 from everfaas_core.shipping import ResultUnreadable, Shipper, load_result
-from everfaas_core.shipping.answers import mark, read_mark
+from everfaas_core.shipping.answers import Mark, mark, read_mark
 from everfaas_core.shipping.envelope import FUNCTION_HEAD, seal, unseal
 from everfaas_core.wire.messages import FunctionItem
 from everfaas_core.worker.code import LoadedFunction, NotLoadable, load_call, load_function
@@ -145,11 +145,11 @@ def test_each_class_is_written_once(tmp_path: Path) -> None:
 def test_a_client_that_was_started_again_finds_its_classes_by_name() -> None:
     result = through(make, Plain, 5)
     said = read_mark_of_class(result)
-    forgotten = result.replace(said["class"].encode(), b"0" * 32)
+    forgotten = result.replace(said.track.encode(), b"0" * 32)
     assert type(load_result(forgotten)) is Plain
 
 
-def read_mark_of_class(result: bytes) -> dict[str, Any]:
+def read_mark_of_class(result: bytes) -> Mark:
     said = read_mark(result[result.index(b"\x80\x05X", 2) :])
     assert said is not None
     return said
@@ -158,7 +158,7 @@ def read_mark_of_class(result: bytes) -> dict[str, Any]:
 def test_classes_of_the_client_may_be_gone() -> None:
     result = through(make, Plain, 5)
     said = read_mark_of_class(result)
-    gone = result.replace(said["class"].encode(), b"0" * 32).replace(b"Plain", b"Plein")
+    gone = result.replace(said.track.encode(), b"0" * 32).replace(b"Plain", b"Plein")
     value = load_result(gone)
     assert value.x == 5
     assert type(value) is not Plain
@@ -202,7 +202,7 @@ def test_code_of_nobody_knows_which_python_is_refused() -> None:
 
 def test_a_mark_does_not_disturb_dill(foreign_code: bytes, tmp_path: Path) -> None:
     assert client_sees(mark(HERE) + dill.dumps(eval("lambda: 1", {})), "value()", tmp_path) == "1"
-    assert read_mark(foreign_code) == {"everfaas": "3.99"}
+    assert read_mark(foreign_code) == Mark("3.99")
     assert read_mark(pickle.dumps("text")) is None
 
 
