@@ -51,7 +51,7 @@ def facts(counts: Counts, total: int | None, per_s: float) -> list[str]:
         words.append(f"{counts.failed:,} failed")
     if counts.cancelled:
         words.append(f"{counts.cancelled:,} cancelled")
-    words.append(f"{counts.running:,} running")
+    words.append(f"{min(counts.running, counts.submitted):,} running")
     words.append(f"{per_s:,.0f}/s" if per_s >= 10 else f"{per_s:.1f}/s")
     if total is not None and per_s > 0 and done < total:
         words.append(f"{duration((total - done) / per_s)} left")

@@ -13,7 +13,7 @@ from everfaas_core.cli.group import COMMANDS, everfaas
 from .markdown import ROOT, Block
 
 SCRIPTS = {"app.py": "api", "run_dispatcher.py": "dispatcher", "run_worker.py": "worker"}
-FOREIGN = {"ssh", "curl", "mypy", "ruff", "lint-imports"}  # their flags are not ours to know
+FOREIGN = {"seq", "ssh", "curl", "mypy", "ruff", "lint-imports"}  # their flags are not ours to know
 SEPARATORS = {"&&", "|", ";"}
 
 
