@@ -11,9 +11,9 @@ from bench.e2e.client import BenchClient, serialize
 from bench.e2e.system import running
 from bench.e2e.usage import all_cpu_s, idle_percent, memory_mb
 from bench.e2e.work import SLOTS, Sizes, spin
-from everfaas_core.cli.api_calls import ApiCalls
 from everfaas_core.cli.bench import percentile
 from everfaas_core.cli.workload import NONE, Workload
+from everfaas_core.client.http import Api
 
 ROOT = Path(__file__).parents[2]
 SETTLE_S = 1.0  # after the first result, before the idle system is looked at
@@ -33,7 +33,7 @@ def measure(mode: str, sizes: Sizes) -> dict[str, float]:
         time.sleep(SETTLE_S)
         figures["idle_percent"] = idle_percent(sizes.idle_s)
         figures["idle_mb"] = memory_mb()
-        with ApiCalls(url) as api:
+        with Api(url) as api:
             figures |= _modern(Workload(api, {"spin": spin}, pickle.loads), sizes)
         figures |= _classic(classic, no_op, sizes)
         figures["after_mb"] = memory_mb()

@@ -10,8 +10,8 @@ import dill
 
 from bench.e2e.system import without_workers, worker
 from bench.e2e.usage import pids_of
-from everfaas_core.cli.api_calls import ApiCalls
 from everfaas_core.cli.workload import packed
+from everfaas_core.client.http import Api
 
 SLOTS = 4
 WARM_TASKS = 2_000
@@ -48,7 +48,7 @@ def measure(mode: str, backlog: int) -> list[Drained]:
 
 
 def _once(mode: str, backlog: int) -> Drained:
-    with without_workers(mode) as system, ApiCalls(system.url) as api:
+    with without_workers(mode) as system, Api(system.url) as api:
         dispatcher = pids_of("dispatcher")[0]
         start_mb = _status_mb(dispatcher, "VmRSS")
         code = dill.dumps(lambda: None, recurse=True)
@@ -73,7 +73,7 @@ def _once(mode: str, backlog: int) -> Drained:
         )
 
 
-def _submit(api: ApiCalls, function: str, count: int) -> tuple[str, list[str]]:
+def _submit(api: Api, function: str, count: int) -> tuple[str, list[str]]:
     """Queue tasks; return the id of the first and those of the last ones."""
     task = {"function_id": function, "payload": packed()}
     first = ""
@@ -85,7 +85,7 @@ def _submit(api: ApiCalls, function: str, count: int) -> tuple[str, list[str]]:
     return first, last
 
 
-def _await(api: ApiCalls, ids: list[str]) -> None:
+def _await(api: Api, ids: list[str]) -> None:
     """Wait until all have ended, however long the queue in front of them takes."""
     pending = ids
     while pending:

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.e2e.system import running
-from everfaas_core.cli.api_calls import ApiCalls
 from everfaas_core.cli.workload import Workload
+from everfaas_core.client.http import Api
 
 NAP_S = 0.1
 NAPS_PER_SLOT = 30
@@ -29,7 +29,7 @@ class Scaled:
 def measure(mode: str, slots: int) -> Scaled:
     """Run NAPS_PER_SLOT sleeps for each slot, on a fresh system; the time is that until all results are in hand."""
     count = slots * NAPS_PER_SLOT
-    with running(mode, slots=slots) as url, ApiCalls(url) as api:
+    with running(mode, slots=slots) as url, Api(url) as api:
         work = Workload(api)
         work.warm_up(slots)
         return Scaled(mode, slots, count / work.naps_s(count, NAP_S), slots / NAP_S)

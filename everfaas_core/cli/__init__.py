@@ -1,15 +1,17 @@
 """The command `everfaas`: one module per subcommand, imported only when it runs.
 
-Exit statuses: 0 done · 1 failed while running (the store was refused, a role kept dying) · 2 a setting, a plugin or
-the command line is wrong · 3 from a child to its supervisor only: the store was refused, another try would not help ·
-130 interrupted.
+Exit statuses: 0 done · 1 failed while running (the API refused, the store was refused, a role kept dying, a check of
+`doctor` failed) · 2 a setting, a plugin or the command line is wrong · 3 from a child to its supervisor only: the
+store was refused, another try would not help · 4 no API answers · 5 a task has failed · 6 a task was cancelled · 7 a
+task has not ended yet · 8 there is no such task, function or worker · 130 interrupted. docs/cli.md is the table for
+those who write scripts.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from everfaas_core.registry import Registry
@@ -17,7 +19,14 @@ if TYPE_CHECKING:
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
 EXIT_REFUSED: Final = 3
+EXIT_UNREACHABLE: Final = 4
+EXIT_TASK_FAILED: Final = 5
+EXIT_TASK_CANCELLED: Final = 6
+EXIT_NOT_ENDED: Final = 7
+EXIT_UNKNOWN: Final = 8
 EXIT_INTERRUPTED: Final = 130
+
+_UNKNOWN: Final = ("unknown_task", "task_expired", "unknown_function", "unknown_worker", "task_vanished")
 
 
 def main(
@@ -57,9 +66,29 @@ def main(
 
 
 def _report(error: Exception) -> int:
-    from everfaas_core.model.errors import ConfigError, EverfaasError, PluginError
+    from everfaas_core.model.errors import EverfaasError
 
     if not isinstance(error, EverfaasError):
         raise error
-    sys.stderr.write(f"Error: {error.message}\n" + (f"Hint: {error.hint}\n" if error.hint else ""))
-    return EXIT_USAGE if isinstance(error, (ConfigError, PluginError)) else EXIT_FAILED
+    show_error(error)
+    return exit_status(error)
+
+
+def show_error(error: Any) -> None:
+    """Write what an EverfaasError says on stderr. What others wrote in it can do nothing to the terminal."""
+    from everfaas_core.cli.shown import shown
+
+    hint = f"Hint: {shown(error.hint)}\n" if error.hint else ""
+    sys.stderr.write(f"Error: {shown(error.message, lines=True)}\n{hint}")
+
+
+def exit_status(error: Exception) -> int:
+    """Return the exit status that an error of ours stands for."""
+    from everfaas_core.model.errors import ConfigError, PluginError
+
+    if isinstance(error, (ConfigError, PluginError)):
+        return EXIT_USAGE
+    reason = getattr(error, "reason", "") or getattr(error, "code", "")
+    if reason == "api_unreachable":
+        return EXIT_UNREACHABLE
+    return EXIT_UNKNOWN if reason in _UNKNOWN else EXIT_FAILED

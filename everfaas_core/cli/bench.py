@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from everfaas_core.cli.calling import json_option, open_api, url_options
+
 if TYPE_CHECKING:
-    from everfaas_core.cli.api_calls import ApiCalls
     from everfaas_core.cli.workload import Workload
+    from everfaas_core.client.http import Api
 
 DEFAULT_TASKS: Final = 10_000
 TASKS_MAX: Final = 1_000_000
@@ -25,7 +27,6 @@ WARM_SLOTS_MAX: Final = 1_000
 
 
 @click.command("bench")
-@click.option("--url", metavar="URL", help="The API's address.  [default: EVERFAAS_URL or http://127.0.0.1:8000]")
 @click.option(
     "--tasks",
     type=click.IntRange(1, TASKS_MAX),
@@ -33,17 +34,17 @@ WARM_SLOTS_MAX: Final = 1_000
     show_default=True,
     help="No-op tasks for the throughput.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the table.")
-def command(url: str | None, tasks: int, as_json: bool) -> None:
+@json_option("Print one JSON object instead of the table.")
+@url_options
+def command(tasks: int, as_json: bool, url: str | None, config: str | None) -> None:
     """Measure a running system through its API: throughput, latency, fairness, payloads.
 
     It submits real tasks, which compete with the work that the system has: measure when it is at rest. Their results
     are kept for a minute, and the functions (everfaas-bench-…) stay registered. What is being done is told on stderr.
     """
-    from everfaas_core.cli.api_calls import ApiCalls
     from everfaas_core.cli.workload import Workload
 
-    with ApiCalls(url) as api:
+    with open_api(url, config) as api:
         system = _system(api)
         _tell(f"{api.url}: {system['store']}, {system['slots']} slots, {system['queued']} tasks queued")
         if system["queued"]:
@@ -57,13 +58,13 @@ def command(url: str | None, tasks: int, as_json: bool) -> None:
         _print(figures)
 
 
-def _system(api: ApiCalls) -> dict[str, Any]:
+def _system(api: Api) -> dict[str, Any]:
     """Return what the system says of itself. Raises ApiFailed unless it is ready to run tasks."""
-    from everfaas_core.cli.api_calls import ApiFailed
+    from everfaas_core.client.errors import ApiUnreachable
 
     state = api.get("/readyz")
     if not isinstance(state, dict) or not {"store", "slots", "queued"} <= state.keys():
-        raise ApiFailed(f"what answers at {api.url} is not this API", hint="name the API's address: --url URL")
+        raise ApiUnreachable(f"what answers at {api.url} is not this API", hint="name the API's address: --url URL")
     version = str(api.get("/")["version"])
     return {"version": version, "store": state["store"], "slots": state["slots"], "queued": state["queued"]}
 

@@ -4,24 +4,64 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from everfaas_core.version import __version__
 
-COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
-    # name → module with an attribute `command`, and the line that `everfaas --help` shows
-    "up": ("everfaas_core.cli.up", "Start everything on this machine: store, API, dispatcher, slots."),
-    "api": ("everfaas_core.cli.api", "Run an API server (also: python app.py)."),
-    "dispatcher": ("everfaas_core.cli.dispatcher", "Run a dispatcher (also: python run_dispatcher.py)."),
-    "worker": ("everfaas_core.cli.worker", "Run a worker (also: python run_worker.py)."),
-    "store": ("everfaas_core.cli.store", "Run the embedded store on a loopback port, for separate roles."),
-    "drain": ("everfaas_core.cli.drain", "Ask workers to finish what they run and leave."),
-    "bench": ("everfaas_core.cli.bench", "Measure a running system through its API."),
-    "sim": ("everfaas_core.cli.sim", "Run the machines in a simulated world with faults, and check the promise."),
-    "plugins": ("everfaas_core.cli.plugins", "List the installed plugins, importing none."),
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
+    # what `everfaas --help` shows: heading → command → its line. The module of a command is named after it.
+    "Run things": {
+        "run": "Run a function of a file or module; its output streams to this terminal.",
+        "map": "Run a function over many inputs, with a progress bar; can be resumed.",
+    },
+    "Look at things": {
+        "ls": "List tasks, newest first.",
+        "status": "Show everything that is known of a task.",
+        "result": "Print the result of a task, or raise its exception here.",
+        "logs": "Print what a task writes to stdout and stderr; -f follows it.",
+        "top": "Watch the system: throughput, queue, workers, tasks.",
+        "workers": "List the workers.",
+    },
+    "Change things": {
+        "cancel": "Cancel tasks, also running ones.",
+        "retry": "Run the calls of failed or cancelled tasks once more.",
+        "drain": "Ask workers to finish what they run and leave.",
+    },
+    "Run the system": {
+        "up": "Start everything on this machine: store, API, dispatcher, slots.",
+        "api": "Run an API server (also: python app.py).",
+        "dispatcher": "Run a dispatcher (also: python run_dispatcher.py).",
+        "worker": "Run a worker (also: python run_worker.py).",
+        "store": "Run the embedded store on a loopback port, for separate roles.",
+    },
+    "Check and set up": {
+        "doctor": "Check this machine and a running system; say what to do.",
+        "config": "Show the settings, and where each comes from.",
+        "plugins": "List the installed plugins, importing none.",
+        "bench": "Measure a running system through its API.",
+        "sim": "Run the machines in a simulated world with faults, and check the promise.",
+        "completion": "Print what makes bash, zsh or fish complete our commands.",
+    },
 }
+
+_MODULES: Final = {"logs": "task_logs"}  # `logs` is how roles write theirs
+
+
+def _commands() -> Mapping[str, tuple[str, str]]:
+    return {
+        name: (f"everfaas_core.cli.{_MODULES.get(name, name)}", summary)
+        for section in SECTIONS.values()
+        for name, summary in section.items()
+    }
+
+
+COMMANDS: Final[Mapping[str, tuple[str, str]]] = _commands()
+"""Name → module with an attribute `command`, and the line that `everfaas --help` shows."""
 
 
 class LazyGroup(click.Group):
@@ -54,8 +94,19 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands from the table, so that help imports none of them."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+        widest = max(map(len, COMMANDS))
+        for heading, commands in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(widest), summary) for name, summary in commands.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Offer our commands from the table, so that completing imports none of them."""
+        from click.shell_completion import CompletionItem
+
+        offered = super(click.Group, self).shell_complete(ctx, incomplete)  # its options
+        return offered + [
+            CompletionItem(name, help=summary) for name, (_, summary) in COMMANDS.items() if name.startswith(incomplete)
+        ]
 
 
 def _plugin_command(name: str) -> click.Command | None:

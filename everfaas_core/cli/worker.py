@@ -29,16 +29,17 @@ def _parse_slots(ctx: click.Context, parameter: click.Parameter, text: str) -> i
 @click.command("worker", cls=RoleCommand, needs=("transport",))
 @click.argument("mode", metavar="MODE")
 @click.argument("slots", metavar="N", callback=_parse_slots)
-@click.argument("url", metavar="URL")
+@click.argument("dispatcher_url", metavar="URL")
 @settings_options("path", "plugins", "log_format", "log_level")
 @child_options
 @click.pass_context
-def command(ctx: click.Context, /, mode: str, slots: int, url: str, **_: object) -> int:
+def command(ctx: click.Context, /, mode: str, slots: int, dispatcher_url: str, **_: object) -> int:
     """Run a worker of N slots that joins the dispatcher at URL, such as: pull 4 tcp://localhost:5555.
 
     It waits for the dispatcher, and joins again by itself whenever the connection was lost.
     """
     role = Role("worker", ctx)
+    url = dispatcher_url  # not the API's, which is a setting of that name
     transport = find_transport(role.registry, mode)
     check_url(url)
     role.stop.install()

@@ -15,7 +15,8 @@ from typing import Any, Final
 
 import dill
 
-from everfaas_core.cli.api_calls import ApiCalls, ApiFailed
+from everfaas_core.client.errors import ApiFailed
+from everfaas_core.client.http import Api
 from everfaas_core.model.states import TERMINAL
 
 RESULT_TTL_S: Final = 60.0  # nothing of a measurement is kept for longer
@@ -44,7 +45,7 @@ class Workload:
 
     def __init__(
         self,
-        api: ApiCalls,
+        api: Api,
         further: Mapping[str, Function] | None = None,
         take: Callable[[bytes], object] = lambda result: None,
     ) -> None:

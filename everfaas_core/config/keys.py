@@ -132,6 +132,17 @@ def store_url(value: object) -> str:
     return url
 
 
+def api_url(value: object) -> str:
+    """Parse the address of an API: `http://HOST:PORT`, https too, with a path in front of a proxy's prefix."""
+    from urllib.parse import urlsplit
+
+    url = text(value).rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0 or parts.query or parts.fragment:
+        raise ValueError
+    return url
+
+
 # ── the table ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 _WHOLE_PORT: Final = f"a whole number from 0 (any free port) to {PORT_MAX}"
@@ -185,6 +196,13 @@ _TABLE: Final = (
         parse=whole(0, PORT_MAX),
         allowed=_WHOLE_PORT,
         help="Port on which the dispatcher listens for workers; 0 picks a free one and prints it.",
+    ),
+    Key(
+        name="url",
+        parse=api_url,
+        allowed="the address of an API, such as http://127.0.0.1:8000",
+        metavar="URL",
+        help="The API that client commands call.",
     ),
     Key(
         name="store",

@@ -14,7 +14,7 @@ from everfaas_core.model.errors import ConfigError
 PREFIX: Final = "EVERFAAS_"
 FILE_NAME: Final = "everfaas.toml"
 
-_OTHER_VARIABLES: Final = frozenset({"EVERFAAS_CONFIG", "EVERFAAS_URL", "EVERFAAS_TOKEN"})  # not settings of a role
+_OTHER_VARIABLES: Final = frozenset({"EVERFAAS_CONFIG", "EVERFAAS_TOKEN"})  # not settings of a role
 
 Layer = dict[str, tuple[object, str]]  # key → (value, where it came from)
 
@@ -74,6 +74,8 @@ def settings_environ(settings: Settings) -> dict[str, str]:
     """
     variables: dict[str, str] = {}
     for key in KEYS.values():
+        if key.name == "url":  # of clients; what a task's own client is to call, the environment says
+            continue
         value = getattr(settings, key.attribute)
         if value is None and key.name == "task_deadline":
             value = "none"
@@ -89,6 +91,26 @@ def settings_environ(settings: Settings) -> dict[str, str]:
     if settings.config_file:
         variables["EVERFAAS_CONFIG"] = settings.config_file
     return variables
+
+
+def load_url(
+    flag: str | None, config: str | None = None, *, environ: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> tuple[str, str]:
+    """Return the address of the API that a client is to call, and where it came from: flag > environment > file.
+
+    Of the other keys, which are the servers', it looks at none. Raises ConfigError.
+    """
+    key = KEYS["url"]
+    environ = os.environ if environ is None else environ
+    file = _find_file(config, environ, Path.cwd() if cwd is None else cwd)
+    layers = [_read_file(file)[0] if file else {}, _read_environ(environ)[0]]
+    value: object
+    value, origin = Settings().url, "default"
+    for layer in layers:
+        value, origin = layer.get("url", (value, origin))
+    if flag is not None:
+        value, origin = flag, key.option
+    return _parse(key, value, origin), origin
 
 
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────────────

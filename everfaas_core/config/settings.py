@@ -32,6 +32,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     workers: int = 1  # worker processes that `everfaas up` starts, in modes that need workers
     host: str = "127.0.0.1"  # the API's address
     port: int = 8000  # the API's port; 0: any free one
+    url: str = "http://127.0.0.1:8000"  # the API that client commands call
     processes: int = 1  # API processes that share the port
     worker_host: str = "127.0.0.1"  # where a dispatcher listens for workers
     worker_port: int = 5555

@@ -76,7 +76,7 @@ def test_shell_is_well_formed_and_its_commands_exist(block: Block) -> None:
     "words",
     [
         ["everfaas", "up", "--no-such-flag"],
-        ["everfaas", "run", "f"],
+        ["everfaas", "walk", "f"],
         ["python", "run_worker.py", "push", "4", "tcp://x:1", "--store", "x"],
         ["python", "examples/no_such.py"],
         ["pip", "install", ".[nope]"],

@@ -16,8 +16,9 @@ import pytest
 import requests
 
 from everfaas_core.cli import bench, main, workload
-from everfaas_core.cli.api_calls import ApiCalls, ApiFailed
 from everfaas_core.cli.workload import NONE, Workload
+from everfaas_core.client.errors import ApiFailed
+from everfaas_core.client.http import Api
 from tests.unit.system import everfaas, running
 from tests.unit.test_cli_up import ready, up
 
@@ -76,7 +77,7 @@ def test_the_table_is_what_is_printed_otherwise(
 
 
 def test_nothing_of_it_is_kept_for_long_and_its_functions_are_registered_once(url: str) -> None:
-    with ApiCalls(url) as api:
+    with Api(url) as api:
         Workload(api).warm_up(1)
         Workload(api)
     found = requests.get(url + "/v1/functions", timeout=10).json()["functions"]
@@ -104,12 +105,12 @@ def test_a_task_that_fails_is_told_with_its_reason(url: str) -> None:
     def make() -> object:
         return lambda: 1 // 0
 
-    with ApiCalls(url) as api, pytest.raises(ApiFailed, match="FAILED: ZeroDivisionError"):
+    with Api(url) as api, pytest.raises(ApiFailed, match="FAILED: ZeroDivisionError"):
         Workload(api, {"boom": make()}).run_s("boom", [((), NONE)])  # type: ignore[dict-item]
 
 
 def test_a_wrong_result_is_not_a_figure(url: str) -> None:
-    with ApiCalls(url) as api, pytest.raises(ApiFailed, match="not the one"):
+    with Api(url) as api, pytest.raises(ApiFailed, match="not the one"):
         Workload(api).run_s("echo", [((b"here",), b"here"), ((b"there",), b"elsewhere")])
 
 
@@ -127,7 +128,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str], status: int) -
 def test_nobody_there_is_said_with_the_remedy(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: every connection is refused
-        said = refused(["--url", f"http://127.0.0.1:{taken.getsockname()[1]}"], capsys, 1)
+        said = refused(["--url", f"http://127.0.0.1:{taken.getsockname()[1]}"], capsys, 4)
     assert "no API answers" in said
     assert "everfaas up" in said
     assert "EVERFAAS_URL" in said
@@ -187,7 +188,7 @@ def test_another_web_server_is_not_measured(
     status: int, content: bytes, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with stranger(status, content, kind) as url:
-        said = refused(["--url", url], capsys, 1)
+        said = refused(["--url", url], capsys, 4)
     assert "is not this API" in said
     assert "--url" in said
 

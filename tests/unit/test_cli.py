@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from everfaas_core.cli.group import COMMANDS
 from everfaas_core.version import __version__
 from tests.law.fake import GOOD_STRATEGY, HEAD, make_distribution
 
@@ -49,8 +50,10 @@ def error_of(words: Sequence[str], cwd: Path, *, environ: Mapping[str, str] | No
 def test_help_lists_the_commands_and_imports_none_of_them(tmp_path: Path) -> None:
     done = run(["--help"], tmp_path)
     assert done.returncode == 0
-    for command in ("up", "api", "dispatcher", "worker", "store", "plugins"):
+    for command in COMMANDS:
         assert f"\n  {command} " in done.stdout
+    for heading in ("Run things:", "Look at things:", "Change things:", "Run the system:", "Check and set up:"):
+        assert f"\n{heading}\n" in done.stdout
     code = (
         "import sys; from everfaas_core.cli import main; main(['--help']);"
         "heavy = {'flask', 'redis', 'zmq', 'rich', 'marshmallow', 'dill', 'msgspec', 'pluggy', 'waitress'};"
@@ -60,7 +63,7 @@ def test_help_lists_the_commands_and_imports_none_of_them(tmp_path: Path) -> Non
     assert imports.returncode == 0, imports.stderr
 
 
-@pytest.mark.parametrize("command", ["up", "api", "dispatcher", "worker", "store", "plugins"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(tmp_path: Path, command: str) -> None:
     done = run([command, "--help"], tmp_path)
     assert done.returncode == 0
@@ -75,8 +78,8 @@ def test_version(tmp_path: Path) -> None:
 
 
 def test_an_unknown_command_suggests_near_names(tmp_path: Path) -> None:
-    assert "Did you mean worker?" in error_of(["wroker"], tmp_path)
-    assert "Commands: up, api" in error_of(["zzz"], tmp_path)
+    assert "Did you mean worker or workers" in error_of(["wroker"], tmp_path)
+    assert "Commands: run, map" in error_of(["zzz"], tmp_path)
 
 
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────

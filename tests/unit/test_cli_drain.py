@@ -27,7 +27,7 @@ def test_a_drained_worker_leaves_and_an_unknown_one_is_named(tmp_path: Path) -> 
 
         (worker,) = listed()
         unknown = drain("nobody", "--url", url)
-        assert (unknown.returncode, unknown.stdout) == (1, "")
+        assert (unknown.returncode, unknown.stdout) == (8, "")
         assert "nobody" in unknown.stderr
         done = drain(worker, "--url", url)
         assert (done.returncode, done.stdout) == (0, f"draining {worker}\n"), done.stderr
@@ -40,7 +40,7 @@ def test_no_api_there_is_said_with_the_remedy() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: every connection is refused
         done = drain("w", "--url", f"http://127.0.0.1:{taken.getsockname()[1]}")
-    assert done.returncode == 1
+    assert done.returncode == 4
     assert "no API answers" in done.stderr
     assert "everfaas up" in done.stderr
 

@@ -16,6 +16,7 @@ from everfaas_core.config import (
     Settings,
     is_loopback,
     load_settings,
+    load_url,
     plugin_options,
     require_loopback,
     settings_environ,
@@ -113,6 +114,7 @@ def test_every_key_can_be_set_by_file_environment_and_flag(tmp_path: Path) -> No
         "heartbeat": 0.25,
         "strategy": "round-robin",
         "data": str(folder),
+        "url": "https://faas.example/x",
     }
     import json
 
@@ -279,7 +281,7 @@ def test_plugin_options_have_the_same_layers() -> None:
     values = PluginValues(
         file="f.toml",
         sections={"pull": {"window": 3, "eager": True, "tags": ["a"]}},
-        environ={"EVERFAAS_PULL_WINDOW": "4", "EVERFAAS_PULL_TAGS": "b, c", "EVERFAAS_URL": "x"},
+        environ={"EVERFAAS_PULL_WINDOW": "4", "EVERFAAS_PULL_TAGS": "b, c", "EVERFAAS_URL": "http://x"},
         flags={"--pull-window": "5"},
     )
     assert plugin_options("pull", PullOptions, values) == {"window": 5, "eager": True, "tags": ["b", "c"]}
@@ -354,3 +356,25 @@ def test_anything_else_is_refused_until_it_is_trusted(host: str) -> None:
     warning = require_loopback("the API", host, flag="--host", insecure=True)
     assert warning is not None
     assert "without authentication" in warning
+
+
+# ── the address that clients call ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_url_of_clients_is_a_setting_like_any_other_and_the_others_are_not_looked_at(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "EVERFAAS_SLOTS": "many"}
+    assert load_url(None, environ=environ, cwd=tmp_path) == ("http://127.0.0.1:8000", "default")
+    write(tmp_path / "everfaas.toml", 'url = "http://file:1/"\npath = ["nowhere"]')
+    assert load_url(None, environ=environ, cwd=tmp_path) == ("http://file:1", str(tmp_path / "everfaas.toml"))
+    environ["EVERFAAS_URL"] = "http://environ:2"
+    assert load_url(None, environ=environ, cwd=tmp_path) == ("http://environ:2", "EVERFAAS_URL")
+    assert load_url("https://flag:3/x", environ=environ, cwd=tmp_path) == ("https://flag:3/x", "--url")
+    write(tmp_path / "other.toml", 'url = "http://other:4"')
+    del environ["EVERFAAS_URL"]
+    assert load_url(None, "other.toml", environ=environ, cwd=tmp_path)[0] == "http://other:4"
+
+
+@pytest.mark.parametrize("wrong", ["", "x", "ftp://x", "http://", "http://x:y", "http://x:0", "http://x?a=b"])
+def test_what_is_no_address_of_an_api(tmp_path: Path, wrong: str) -> None:
+    with pytest.raises(ConfigError, match="--url can't be"):
+        load_url(wrong, environ={}, cwd=tmp_path)
