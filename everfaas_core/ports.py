@@ -85,6 +85,7 @@ class StoreHealth(Struct, frozen=True):
     ready: int  # of these, tasks that could be claimed now
     dispatchers: int
     slots: int
+    ended: int = 0  # tasks that have ended since the store is there: what is new of it in a second is the throughput
 
 
 class Store(Protocol):

@@ -10,7 +10,8 @@ from pathlib import Path
 from bench.e2e.client import BenchClient, serialize
 from bench.e2e.system import running
 from bench.e2e.usage import all_cpu_s, idle_percent, memory_mb
-from bench.e2e.work import SLOTS, Sizes, spin
+from bench.e2e.work import SLOTS, Sizes, noop, noop_of, spin
+from everfaas_core import Client
 from everfaas_core.cli.bench import percentile
 from everfaas_core.cli.workload import NONE, Workload
 from everfaas_core.client.http import Api
@@ -35,6 +36,7 @@ def measure(mode: str, sizes: Sizes) -> dict[str, float]:
         figures["idle_mb"] = memory_mb()
         with Api(url) as api:
             figures |= _modern(Workload(api, {"spin": spin}, pickle.loads), sizes)
+        figures |= _sdk(url, sizes)
         figures |= _classic(classic, no_op, sizes)
         figures["after_mb"] = memory_mb()
         return figures
@@ -54,6 +56,32 @@ def _modern(work: Workload, sizes: Sizes) -> dict[str, float]:
     figures["cpu_percent"] = 100 * sizes.spins_ideal_s / work.run_s("spin", spins)
     figures["echo_mib_per_s"] = sizes.echoed_mib / work.echoes_s(sizes.echoes, sizes.echo_bytes)
     return figures
+
+
+def _sdk(url: str, sizes: Sizes) -> dict[str, float]:
+    """Measure with our own client: a call at a time, many futures, a map."""
+    with Client(url) as client:
+        list(client.map(noop_of, range(SLOTS * 10)))
+        latencies_s = []
+        for _ in range(sizes.calls):
+            began = time.perf_counter()
+            client.submit(noop).result()
+            latencies_s.append(time.perf_counter() - began)
+        latencies_s.sort()
+        figures = {
+            "sdk_p50_ms": statistics.median(latencies_s) * 1e3,
+            "sdk_p99_ms": percentile(latencies_s, 0.99) * 1e3,
+        }
+        before_s, began = all_cpu_s(), time.perf_counter()
+        count = sum(1 for _ in client.map(noop_of, range(sizes.tasks)))
+        figures["sdk_map_per_s"] = count / (time.perf_counter() - began)
+        figures["sdk_cpu_us"] = (all_cpu_s() - before_s) / count * 1e6
+        began = time.perf_counter()
+        futures = [client.submit(noop) for _ in range(sizes.tasks)]
+        for future in futures:
+            future.result()
+        figures["sdk_submit_per_s"] = len(futures) / (time.perf_counter() - began)
+        return figures
 
 
 def _classic(client: BenchClient, no_op: str, sizes: Sizes) -> dict[str, float]:

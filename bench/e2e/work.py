@@ -37,6 +37,10 @@ def noop() -> None:
     return None
 
 
+def noop_of(_: object) -> None:
+    return None
+
+
 def spin(cpu_s: float) -> None:
     """Use so much CPU time of this process, however long it takes."""
     until = time.process_time() + cpu_s

@@ -201,6 +201,9 @@ class ReadyAnswer(Answer):
     queued = fields.Integer(required=True)
     dispatchers = fields.Integer(required=True)
     slots = fields.Integer(required=True)
+    ended = fields.Integer(
+        required=True, metadata={"description": "How many tasks have ended since the store is there."}
+    )
 
 
 class RootAnswer(Answer):

@@ -106,4 +106,5 @@ def _readiness(health: StoreHealth) -> Fields:
         "queued": health.queued,
         "dispatchers": health.dispatchers,
         "slots": health.slots,
+        "ended": health.ended,
     }

@@ -88,6 +88,8 @@ def exit_status(error: Exception) -> int:
 
     if isinstance(error, (ConfigError, PluginError)):
         return EXIT_USAGE
+    if getattr(error, "code", "") == "not_shippable":  # their own code, and theirs to mend
+        return EXIT_USAGE
     reason = getattr(error, "reason", "") or getattr(error, "code", "")
     if reason == "api_unreachable":
         return EXIT_UNREACHABLE

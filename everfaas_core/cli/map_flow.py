@@ -107,6 +107,7 @@ class Flow:
         for begin in range(0, len(left), BATCH_TASKS):
             self._api.post("/v1/tasks:cancel", {"task_ids": left[begin : begin + BATCH_TASKS]})
         self._trouble = None
+        self.counts.running = 0
         self._collect(until=time.monotonic() + STOP_S)
 
     @property
@@ -223,7 +224,8 @@ class Flow:
         """Keep the number of running tasks: of busy slots, so it counts the work of others, too."""
         while not (self.finished or self._stopping):
             try:
-                busy = sum(worker["busy"] for worker in self._api.get("/v1/workers")["workers"])
+                workers = self._api.get("/v1/workers")["workers"]
+                busy = sum(min(worker["busy"], worker["slots"]) for worker in workers)  # `busy`: handed over, too
                 self.counts.running = min(busy, len(self._waiting))
             except ApiFailed:
                 self.counts.running = 0

@@ -66,7 +66,7 @@ class Inputs:
                 digest.update(block)
         with self._open() as file:
             if self.form == "lines" and not self.star:  # every line is an input, whatever is in it
-                total = sum(not line.isspace() for line in file)
+                total = sum(1 for _ in self._lines(file))
             else:
                 total = sum(1 for _ in self._calls(file))
         return Survey(total, digest.hexdigest())
@@ -88,15 +88,19 @@ class Inputs:
             ) from None
 
     def _calls(self, file: IO[str]) -> Iterator[Call]:
+        if self.form == "csv":
+            yield from self._rows(file)
+            return
+        for number, line in self._lines(file):
+            yield self._call(line.rstrip("\r\n"), number)
+
+    def _lines(self, file: IO[str]) -> Iterator[tuple[int, str]]:
+        """Yield the lines that are not blank, with their numbers from 1. Raises BadInput for what is no text."""
         number = 0
         try:
-            if self.form == "csv":
-                yield from self._rows(file)
-                return
             for number, line in enumerate(file, 1):
-                if line.isspace():
-                    continue
-                yield self._call(line.rstrip("\r\n"), number)
+                if not line.isspace():
+                    yield number, line
         except UnicodeDecodeError as error:
             raise BadInput(f"{self.path} is not UTF-8 behind line {number}: {error.reason}") from None
 
@@ -122,7 +126,7 @@ class Inputs:
         )
 
     def _rows(self, file: IO[str]) -> Iterator[Call]:
-        rows = csv.reader(file, strict=True)
+        rows = csv.reader((line for _, line in self._lines(file)), strict=True)
         try:
             names = next(rows, [])
             for name in names:

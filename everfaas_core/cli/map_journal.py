@@ -67,6 +67,8 @@ class Journal:
         self._state: BinaryIO | None = None
         if out is None:
             return
+        if out.exists() and not out.is_file():
+            raise OutTrouble(f"{out} is no file", hint="name a file that can be gone on with: --out FILE")
         state = out.with_name(out.name + SUFFIX)
         try:
             if out.exists() and not resume:

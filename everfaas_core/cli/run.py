@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import uuid
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -14,6 +15,7 @@ import click
 
 from everfaas_core.cli import EXIT_FAILED, EXIT_INTERRUPTED
 from everfaas_core.cli.calling import json_option, url_options
+from everfaas_core.cli.shown import shown
 from everfaas_core.cli.targets import TargetCommand, find_function, keywords, literal
 
 if TYPE_CHECKING:
@@ -101,7 +103,12 @@ def prepare(client: Any, function: Any, options: dict[str, Any]) -> tuple[str, d
     given = {name: value for name, value in options.items() if value is not None}
     fields = {**getattr(function, "everfaas_options", {}), **given}
     name = fields.pop("name", None)
-    return client.options(name=name).register(function), fields
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        function_id = client.options(name=name).register(function)
+    for warning in caught:
+        click.echo(f"Warning: {shown(str(warning.message))}", err=True)
+    return function_id, fields
 
 
 def _follow(api: Api, task_id: str) -> Outcome:
@@ -121,7 +128,6 @@ def _follow(api: Api, task_id: str) -> Outcome:
 
 def _print(outcome: Outcome, api: Api, as_json: bool) -> int:
     from everfaas_core.cli.outcomes import safe_repr, show_failure
-    from everfaas_core.cli.shown import shown
 
     if as_json:
         click.echo(json.dumps(outcome.fields(api)))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from everfaas_core.cli.outcomes import RETRY_S, Patience
-from everfaas_core.cli.shown import shown
+from everfaas_core.cli.shown import shown, size
 
 if TYPE_CHECKING:
     from everfaas_core.client.http import Api
@@ -23,17 +23,17 @@ _RESET: Final = "\x1b[0m"
 _KEPT: Final = frozenset("\n\t\r\b")
 
 
-def pieces(api: Api, task_id: str, *, follow: bool) -> Iterator[dict[str, Any]]:
+def pieces(api: Api, task_id: str, *, follow: bool, attempt: int | None = None) -> Iterator[dict[str, Any]]:
     """Yield what a task has written, `{stream, text, attempt, at_ms, cursor}`, and with `follow` what it will write.
 
     Goes on behind the last piece when the API was away for a while. Raises ApiFailed.
     """
-    from everfaas_core.client.errors import ApiUnreachable
+    from everfaas_core.client.errors import ApiFailed, ApiUnreachable
 
     cursor: str | None = None
     patient = Patience()
     while True:
-        query = {"follow": "1" if follow else None, "cursor": cursor}
+        query = {"follow": follow, "cursor": cursor, "attempt": attempt}
         try:
             with patient(lambda: api.stream(f"/v1/tasks/{task_id}/logs", query)) as stream:  # noqa: B023 - called at once
                 for piece in stream:
@@ -42,6 +42,8 @@ def pieces(api: Api, task_id: str, *, follow: bool) -> Iterator[dict[str, Any]]:
                     cursor = piece.get("cursor", cursor)
                     if "end" not in piece:
                         yield piece
+                    elif piece["end"] == "error":
+                        raise ApiFailed("the API can't read the rest of the log", hint="its own log says why")
                     elif piece["end"] in REOPENED and follow:
                         break
                     else:
@@ -59,11 +61,17 @@ class Terminal:
         self._in_line = {"stdout": False, "stderr": False}
         self._coloured = {"stdout": False, "stderr": False}
         self._times = times
+        self._attempt = 1
 
     def write(self, piece: dict[str, Any]) -> None:
         """Write one piece at once."""
         name = "stderr" if piece["stream"] == "stderr" else "stdout"
         file = self._files[name]
+        if piece.get("attempt", 1) > self._attempt:
+            self._attempt = piece["attempt"]
+            self._note(f"[attempt {self._attempt}]")
+        if piece.get("left_out_bytes"):
+            self._note(f"[{size(piece['left_out_bytes'])} of its output were not kept]")
         text = piece["text"]
         if isinstance(text, bytes):
             text = text.decode(errors="replace")
@@ -85,6 +93,12 @@ class Terminal:
                     file.write(end)
                     file.flush()
                     self._in_line[name] = self._coloured[name] = False
+
+    def _note(self, text: str) -> None:
+        """Say on stderr what no task has written."""
+        self.close()
+        self._files["stderr"].write(text + "\n")
+        self._files["stderr"].flush()
 
     def _tamed(self, name: str, text: str) -> str:
         text = self._rest[name] + text

@@ -29,9 +29,7 @@ def command(
     with open_api(url, config) as api:
         terminal = Terminal(times=times)
         try:
-            for piece in pieces(api, task, follow=follow):
-                if attempt is not None and piece.get("attempt") != attempt:
-                    continue
+            for piece in pieces(api, task, follow=follow, attempt=attempt):
                 if as_json:
                     click.echo(json.dumps(piece, default=_text))
                 else:

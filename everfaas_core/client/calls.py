@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from everfaas_core.client.futures import Future
+from everfaas_core.client.slips import Waiter
 
 
 class Call:
     """A submitted call. `fields` are those of a task beside function and payload; its idempotency key is among them."""
 
-    __slots__ = ("asked_by_id", "fields", "function_id", "future", "payload")
+    __slots__ = ("asked_by_id", "fields", "function_id", "payload", "waiter")
 
-    def __init__(self, future: Future[Any], function_id: str, payload: bytes, fields: dict[str, Any]) -> None:
+    def __init__(self, waiter: Waiter, function_id: str, payload: bytes, fields: dict[str, Any]) -> None:
         self.asked_by_id = False  # it may become a task of another group: its key is the user's
-        self.future = future
+        self.waiter = waiter
         self.function_id = function_id
         self.payload = payload
         self.fields = fields

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 
@@ -43,6 +43,14 @@ def chunks(calls: Iterator[tuple[Any, ...]], size: int) -> Iterator[list[tuple[A
     """Split calls into lists of `size`; the last one may be shorter."""
     while chunk := list(itertools.islice(calls, size)):
         yield chunk
+
+
+def unpacked(values: Iterable[Any]) -> Iterator[Any]:
+    """Give the results of a chunk's calls; raise what one raised."""
+    for value in values:
+        if isinstance(value, Raised):
+            raise value.error
+        yield value
 
 
 def _below(error: BaseException) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType, TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, Unpack
 
+from everfaas_core.client.calls import Call
 from everfaas_core.client.chunks import Chunked, Raised, chunks
-from everfaas_core.client.flow import MAP_BUFFER, Flow
+from everfaas_core.client.flow import MAP_BUFFER, Flow, Results, numbered
 from everfaas_core.client.futures import Future
 from everfaas_core.client.group import Group
 from everfaas_core.client.http import Api
@@ -76,10 +77,24 @@ class Client:
         registered. What is wrong with the call itself is the future's outcome.
         """
         function_id, fields = self._prepared(function)
-        call = self._session.call(function_id, self._session.shipper.pack_call(args, kwargs), fields)
+        future: Future[T] = Future(self._session)
+        call = self._session.call(future, function_id, self._session.shipper.pack_call(args, kwargs), fields)
         call.asked_by_id = "idempotency_key" in fields
         self._session.send([call])
-        return call.future
+        return future
+
+    def submit_each(self, function: Callable[..., T], /, *iterables: Iterable[Any]) -> list[Future[T]]:
+        """Call a function for each item of the iterables; return the futures, in order. See `submit`."""
+        function_id, fields = self._prepared(function)
+        session = self._session
+        futures: list[Future[T]] = []
+        calls: list[Call] = []
+        for number, args in enumerate(zip(*iterables, strict=False)):
+            futures.append(Future(session))
+            payload = session.shipper.pack_call(args, {})
+            calls.append(session.call(futures[-1], function_id, payload, numbered(fields, number)))
+        session.send(calls)
+        return futures
 
     def map(
         self,
@@ -91,14 +106,13 @@ class Client:
         buffersize: int | None = None,
         ordered: bool = True,
         return_exceptions: bool = False,
-        watch: Callable[[Future[Any]], object] | None = None,
     ) -> Iterator[T]:
         """Call a function for each item of the iterables, as the built-in `map` does; return an iterator of results.
 
         The calls begin at once, and at most `buffersize` of them (MAP_BUFFER) are under way or wait to be taken, so
         that inputs without end fit into memory. `chunksize` calls make one task. `ordered=False`: as they come.
         What a call raises is raised by `next`; that ends the iteration, and cancels the calls whose results were not
-        taken. With `return_exceptions` it is given instead. `watch` is called with each future as it is made. Raises
+        taken. With `return_exceptions` it is given instead. Raises
         TimeoutError when a result is not there `timeout` seconds after now.
         """
         if chunksize < 1:
@@ -114,11 +128,9 @@ class Client:
             called = Chunked(function)
             buffer = max(1, buffer // chunksize)
         function_id, fields = self._prepared(called, function)
-        flow = Flow(
-            self._session, function_id, fields, calls, buffer, ordered=ordered, chunked=chunksize > 1, watch=watch
-        )
+        flow = Flow(self._session, function_id, fields, calls, buffer, ordered=ordered, chunked=chunksize > 1)
         flow.fill()
-        return _values(flow.futures(deadline), chunked=chunksize > 1, return_exceptions=return_exceptions)
+        return _values(flow.results(deadline), chunked=chunksize > 1, return_exceptions=return_exceptions)
 
     def options(self, **options: Unpack[CallOptions]) -> Client:
         """Return this client with further options for its calls: `client.options(timeout_s=30, priority=9).submit(f)`.
@@ -137,12 +149,16 @@ class Client:
         """
         self._session.cancel_many(futures, running=running)
 
+    def cancel_soon(self, futures: Iterable[Future[Any]]) -> None:
+        """The same in the background; nobody hears of a failure."""
+        self._session.cancel_soon(list(futures))
+
     def attach(self, group: str) -> Group:
         """Return the tasks of a group, whoever submitted them: `client.options(group="sweep").map(…)` did.
 
         For results that are still there, or still to come, after the client that wanted them has died.
         """
-        return Group(self._session.api, group, self._session.load)
+        return Group(self._session.api, group, self._session.opened)
 
     def register(self, function: Callable[..., Any]) -> str:
         """Register a function, and return its id. Raises NotShippable or ApiFailed."""
@@ -168,22 +184,18 @@ class Client:
         return self._session.register(packed, options.get("name")), item_fields(options)
 
 
-def _values(futures: Iterator[Future[Any]], *, chunked: bool, return_exceptions: bool) -> Iterator[Any]:
-    """Give what the calls of these futures returned, and raise, or give, what they raised."""
+def _values(results: Results, *, chunked: bool, return_exceptions: bool) -> Iterator[Any]:
+    """Give what calls returned, and raise, or give, what they raised."""
     try:
-        for future in futures:
-            error = future.exception()
-            if error is not None:
-                if not return_exceptions:
-                    raise error
-                yield error
-            elif not chunked:
-                yield future.result()
-            else:
-                for value in future.result():
-                    if isinstance(value, Raised) and not return_exceptions:
-                        raise value.error
-                    yield value.error if isinstance(value, Raised) else value
+        for failed, value in results:
+            if failed and not return_exceptions:
+                raise value
+            if failed or not chunked:
+                yield value
+                continue
+            for one in value:
+                if isinstance(one, Raised) and not return_exceptions:
+                    raise one.error
+                yield one.error if isinstance(one, Raised) else one
     finally:
-        if isinstance(futures, Generator):
-            futures.close()  # cancels what is left
+        results.close()  # cancels what is left

@@ -8,6 +8,7 @@ another group or none: such tasks are asked for by their ids.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -27,9 +28,11 @@ ASKED_S: Final = 1.0
 PAUSE_S: Final = 0.2  # before a stream that was cut is opened again, or ids are asked for again
 PAUSE_S_MAX: Final = 2.0
 
+_log = logging.getLogger(__name__)
+
 
 class Collector:
-    """Brings results to futures. Called by the threads of the outbox; each group has a thread of its own."""
+    """Brings results to those who wait. Called by the threads of the outbox; each group has a thread of its own."""
 
     def __init__(self, api: Api, patience_s: float) -> None:
         self._api = api
@@ -47,10 +50,10 @@ class Collector:
         """Calls have become tasks."""
         ids = {}
         for call, task_id in zip(calls, task_ids, strict=True):
-            call.future.accepted(task_id)
+            call.waiter.accepted(task_id)
             ids[call] = task_id
         for reader, some in self._by_reader(calls):
-            reader.add([(ids[call], call.future) for call in some])
+            reader.add([(ids[call], call.waiter) for call in some])
 
     def expected(self, calls: Sequence[Call]) -> None:
         """What `expect` announced is known now, or will never be."""
@@ -127,6 +130,9 @@ class Reader:
                 else:
                     self._closed.wait(pause_s)
                     pause_s = min(pause_s * 2, PAUSE_S_MAX)
+            except Exception as error:  # noqa: BLE001 - the boundary of the thread: those who wait must hear of it
+                _log.exception("results could not be collected")
+                self._give_up(error)
 
     def _done(self) -> bool:
         """Tell whether nobody waits any more; then this thread ends, and the next call starts another one."""
@@ -165,11 +171,11 @@ class Reader:
 
     def _fail(self, task_ids: Sequence[str], error: Callable[..., Exception]) -> None:
         with self._lock:
-            futures = self._pending.drop(task_ids)
-        for future in futures:
-            future.failed(error())
+            waiters = self._pending.drop(task_ids)
+        for waiter in waiters:
+            waiter.failed(error())
 
-    def _give_up(self, error: ApiFailed) -> None:
+    def _give_up(self, error: Exception) -> None:
         with self._lock:
             ids = self._pending.ids()
         self._fail(ids, lambda: error)

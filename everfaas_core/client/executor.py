@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Final, ParamSpec, TypeVar, Unpack
+from typing import Any, ParamSpec, TypeVar, Unpack
 
+from everfaas_core.client.chunks import Chunked, chunks, unpacked
 from everfaas_core.client.client import Client
 from everfaas_core.client.errors import ClientClosed
 from everfaas_core.client.futures import Future
@@ -14,8 +16,6 @@ from everfaas_core.client.options import CallOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-ALL_AT_ONCE: Final = 2**62  # `map` of the standard library submits everything before it returns
 
 
 class Executor(concurrent.futures.Executor):
@@ -53,14 +53,33 @@ class Executor(concurrent.futures.Executor):
     ) -> Iterator[T]:
         """Return an iterator of the results, in order; all calls are submitted at once, or `buffersize` ahead."""
         self._check()
-        return self._client.map(
-            fn,
-            *iterables,
-            timeout=timeout,
-            chunksize=chunksize,
-            buffersize=buffersize or ALL_AT_ONCE,
-            watch=self._watched,
-        )
+        if chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None:
+            return self._client.map(fn, *iterables, timeout=timeout, chunksize=chunksize, buffersize=buffersize)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        futures: list[Future[Any]]
+        if chunksize == 1:
+            futures = self._client.submit_each(fn, *iterables)
+        else:
+            calls: Iterator[Any] = zip(*iterables, strict=False)
+            futures = self._client.submit_each(Chunked(fn), chunks(calls, chunksize))
+        for future in futures:
+            self._watched(future)
+        return self._results(futures, deadline, chunked=chunksize > 1)
+
+    def _results(self, futures: list[Future[Any]], deadline: float | None, *, chunked: bool) -> Iterator[Any]:
+        """Give what the calls of these futures returned; what is not taken at the end is cancelled."""
+        futures.reverse()
+        try:
+            while futures:
+                value = futures[-1].result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                del futures[-1]
+                yield from unpacked(value) if chunked else (value,)
+        finally:
+            left = [future for future in futures if not future.done()]
+            if left:
+                self._client.cancel_soon(left)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; cancel those that have not begun (`cancel_futures`), wait for the others (`wait`)."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import collections
 import itertools
-import queue
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, Final
 
 from everfaas_core.client.calls import Call
-from everfaas_core.client.futures import Future
 from everfaas_core.client.session import Session
+from everfaas_core.client.slips import Desk, Slip
 
 MAP_BUFFER: Final = 10_000
 """Tasks of a `map` that are under way, or whose results wait to be taken, unless `buffersize` says otherwise."""
@@ -23,8 +21,12 @@ CHUNK_TAG: Final = "chunk:"
 LOT: Final = 500  # calls that are handed over together
 
 
+Results = Generator[tuple[bool, Any], None, None]
+"""Whether each call failed, and its value or exception."""
+
+
 class Flow:
-    """Gives the futures of calls that are done: in the order of the calls, or of their ends. Used by one thread."""
+    """Gives what calls returned, or raised: in the order of the calls, or of their ends. Used by one thread."""
 
     def __init__(
         self,
@@ -36,25 +38,19 @@ class Flow:
         *,
         ordered: bool,
         chunked: bool = False,
-        watch: Callable[[Future[Any]], object] | None = None,
     ) -> None:
         self._session = session
         self._function_id = function_id
-        self._key = fields.get("idempotency_key")
-        if self._key is not None:  # begun again, it finds the same tasks: by the same group
-            self._fields = fields = {"group": self._key, **fields}
-        self._named = self._key is not None or "group" in fields  # others may want to know which call is which
         self._fields = fields
-        self._calls = calls
         self._tag = CHUNK_TAG if chunked else NUMBER_TAG
-        self._watch = watch
+        self._calls = calls
         self._numbers = itertools.count()
         self._buffer = buffer
         self._lot = max(1, min(LOT, buffer // 2))
         self._exhausted = False
-        self._queue: collections.deque[Future[Any]] = collections.deque()  # ordered
-        self._open: set[Future[Any]] = set()  # not ordered
-        self._arrived: queue.SimpleQueue[Future[Any]] | None = None if ordered else queue.SimpleQueue()
+        self._desk = Desk(ordered=ordered)
+        self._queue: collections.deque[Slip] = collections.deque()  # ordered
+        self._open: set[Slip] | None = None if ordered else set()
 
     def fill(self) -> None:
         """Hand over as many calls as there is room for, in lots."""
@@ -62,54 +58,52 @@ class Flow:
             calls = [self._call(args) for args in itertools.islice(self._calls, self._lot)]
             self._exhausted = len(calls) < self._lot
             if calls:
-                self._session.send(calls)
-                self._note([call.future for call in calls])
+                self._session.send([call for call, _ in calls])
+                (self._queue.extend if self._open is None else self._open.update)(slip for _, slip in calls)
 
-    def futures(self, deadline: float | None) -> Generator[Future[Any], None, None]:
-        """Give futures that are done. At the end, however it comes, those that were not taken are cancelled.
+    def results(self, deadline: float | None) -> Results:
+        """Give whether a call failed, and its value or exception. What is not taken at the end is cancelled.
 
         Raises TimeoutError when the next one is not done at `deadline` (monotonic seconds).
         """
         try:
             while self._under_way():
-                yield self._next(deadline)
+                slip = self._next(deadline)
+                if slip.error is not None:
+                    yield True, slip.error
+                else:
+                    assert slip.answer is not None
+                    yield self._session.opened(*slip.answer)
                 self.fill()
         finally:
-            left = [future for future in (*self._queue, *self._open) if not future.done()]
+            left = [slip for slip in (*self._queue, *(self._open or ())) if not slip.done()]
             if left:
                 self._session.cancel_soon(left)
 
-    def _call(self, args: tuple[Any, ...]) -> Call:
-        fields = self._fields
-        if self._named:
-            number = next(self._numbers)
-            fields = {**fields, "tags": (*fields.get("tags", ()), f"{self._tag}{number}")}
-            if self._key is not None:
-                fields["idempotency_key"] = f"{self._key}/{number}"
-        return self._session.call(self._function_id, self._session.shipper.pack_call(args, {}), fields)
+    def _call(self, args: tuple[Any, ...]) -> tuple[Call, Slip]:
+        fields = numbered(self._fields, next(self._numbers), self._tag)
+        payload = self._session.shipper.pack_call(args, {})
+        slip = Slip(self._desk)
+        return self._session.call(slip, self._function_id, payload, fields), slip
 
     def _under_way(self) -> int:
-        return len(self._queue) + len(self._open)
+        return len(self._queue) if self._open is None else len(self._open)
 
-    def _note(self, futures: list[Future[Any]]) -> None:
-        if self._watch is not None:
-            for future in futures:
-                self._watch(future)
-        if self._arrived is None:
-            self._queue.extend(futures)
-            return
-        self._open.update(futures)
-        for future in futures:
-            future.add_done_callback(self._arrived.put)  # type: ignore[arg-type]  # it gives the future itself
-
-    def _next(self, deadline: float | None) -> Future[Any]:
-        left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if self._arrived is None:
-            self._queue[0].exception(left_s)
+    def _next(self, deadline: float | None) -> Slip:
+        if self._open is None:
+            self._desk.wait_for(self._queue[0], deadline)
             return self._queue.popleft()
-        try:
-            future = self._arrived.get(timeout=left_s)
-        except queue.Empty:
-            raise TimeoutError from None
-        self._open.remove(future)
-        return future
+        slip = self._desk.next(deadline)
+        self._open.remove(slip)
+        return slip
+
+
+def numbered(fields: dict[str, Any], number: int, tag: str = NUMBER_TAG) -> dict[str, Any]:
+    """Return the fields of one of many calls: its number is in its key, and among its tags if others can find it."""
+    if "group" not in fields and "idempotency_key" not in fields:
+        return fields
+    # A map with a key that is begun again finds the same tasks, and gets their results from the same group.
+    fields = {"group": fields.get("idempotency_key"), **fields, "tags": (*fields.get("tags", ()), f"{tag}{number}")}
+    if "idempotency_key" in fields:
+        fields["idempotency_key"] = f"{fields['idempotency_key']}/{number}"
+    return fields

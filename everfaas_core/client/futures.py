@@ -32,8 +32,8 @@ class Tasks(Protocol):
     def running(self, task_id: str) -> bool:
         """Tell whether the task runs. Raises ApiFailed."""
 
-    def load(self, result: bytes) -> Any:
-        """Return the value or exception of a result."""
+    def opened(self, status: str, result: bytes) -> tuple[bool, Any]:
+        """Return whether a task that has ended failed, and its value or exception."""
 
 
 class Future(concurrent.futures.Future[T], Generic[T]):
@@ -184,12 +184,5 @@ class Future(concurrent.futures.Future[T], Generic[T]):
             return False, answer
         with self._condition:
             if self._opened is None:
-                failed = answer.status != "COMPLETED"
-                try:
-                    value = self._tasks.load(answer.result)
-                except Exception as error:  # noqa: BLE001 - what does not load is this future's outcome
-                    failed, value = True, error
-                if failed and not isinstance(value, BaseException):
-                    value = RuntimeError(f"the task ended as {answer.status} with {value!r}")
-                self._opened = (failed, value)
+                self._opened = self._tasks.opened(answer.status, answer.result)
             return self._opened

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from typing import Any, Final
 
-from everfaas_core.client.chunks import Raised
+from everfaas_core.client.chunks import unpacked
 from everfaas_core.client.errors import ApiFailed, ApiRefused
 from everfaas_core.client.flow import CHUNK_TAG, NUMBER_TAG
 from everfaas_core.client.http import Api, segment
@@ -23,13 +23,13 @@ class GroupTask:
     `number`: which call of its map it was, counted from 0; None if it was no map's.
     """
 
-    def __init__(self, found: Mapping[str, Any], load: Callable[[bytes], Any]) -> None:
+    def __init__(self, found: Mapping[str, Any], opened: Callable[[str, bytes], tuple[bool, Any]]) -> None:
         self.task_id: str = found["task_id"]
         self.status: str = found["status"]
         self.cursor: str = found["cursor"]
         self.tags: tuple[str, ...] = tuple(found.get("tags", ()))
         self._result: bytes = found["result"]
-        self._load = load
+        self._opened = opened
 
     def __repr__(self) -> str:
         return f"<task {self.task_id}, {self.status}>"
@@ -46,27 +46,24 @@ class GroupTask:
         if not any(tag.startswith(CHUNK_TAG) for tag in self.tags):
             yield value
             return
-        for one in value:
-            if isinstance(one, Raised):
-                raise one.error
-            yield one
+        yield from unpacked(value)
 
     def result(self) -> Any:
         """Return what the function returned, or raise what it raised (CancelledError if the task was cancelled)."""
         if self.status == "CANCELLED":
             raise CancelledError
-        value = self._load(self._result)
-        if self.status == "COMPLETED":
-            return value
-        raise value
+        failed, value = self._opened(self.status, self._result)
+        if failed:
+            raise value
+        return value
 
 
 class Group:
     """The tasks that were submitted under one name. See `Client.attach`."""
 
-    def __init__(self, api: Api, name: str, load: Callable[[bytes], Any]) -> None:
+    def __init__(self, api: Api, name: str, opened: Callable[[str, bytes], tuple[bool, Any]]) -> None:
         self._api = api
-        self._load = load
+        self._opened = opened
         self.name = name
 
     def __repr__(self) -> str:
@@ -94,7 +91,7 @@ class Group:
                         away_since = None
                         cursor = one["cursor"]
                         if "task_id" in one:
-                            yield GroupTask(one, self._load)
+                            yield GroupTask(one, self._opened)
                         elif one["end"] == "done":
                             return
             except ApiFailed as error:

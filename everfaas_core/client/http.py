@@ -136,6 +136,17 @@ class Api:
         """
         return self._exchange("POST", path, _encode(body or {}), timeout_s, once)
 
+    def head(self, path: str) -> Mapping[str, str]:
+        """Return the header of an answer, for what only that tells: the server's `Date`. Raises ApiUnreachable."""
+        connection = self._connect()
+        try:
+            connection.request("HEAD", self._prefix + path, None, _HEADERS)
+            return dict(connection.getresponse().headers.items())
+        except (OSError, http.client.HTTPException) as error:
+            raise self._unreachable(error) from error
+        finally:
+            connection.close()
+
     def stream(self, path: str, query: Mapping[str, Any] | None = None) -> ApiStream:
         """Open an answer of many objects. Raises ApiUnreachable or ApiRefused."""
         connection = self._connect()

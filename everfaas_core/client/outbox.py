@@ -8,6 +8,7 @@ lost is repeated until it is answered, and makes no second task.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -17,9 +18,9 @@ from typing import Any, Final
 from everfaas_core.client.calls import Call
 from everfaas_core.client.collector import Collector
 from everfaas_core.client.errors import ApiFailed, ApiRefused, ApiUnreachable, ClientClosed
-from everfaas_core.client.futures import Future
 from everfaas_core.client.http import TIMEOUT_S, Api
 from everfaas_core.client.pending import vanished
+from everfaas_core.client.slips import Waiter
 
 BATCH_CALLS_MAX: Final = 1_000
 BATCH_BYTES_MAX: Final = 4 * 1024**2
@@ -38,6 +39,8 @@ SENDERS_KEPT_S: Final = 5.0  # an idle thread ends after so long
 PAUSE_S_FIRST: Final = 0.05
 PAUSE_S_MAX: Final = 2.0
 TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
+
+_log = logging.getLogger(__name__)
 
 
 class Patience:
@@ -113,19 +116,19 @@ class Outbox:
                 self._waiting_bytes += sum(len(call.payload) for call in taken)
                 self._wake()
 
-    def take_back(self, futures: Iterable[Future[Any]]) -> list[Future[Any]]:
-        """Cancel the calls of futures that were not sent; return the other ones that have no outcome."""
-        wanted = set(futures)
+    def take_back(self, waiters: Iterable[Waiter]) -> list[Waiter]:
+        """Cancel the calls that were not sent; return the other ones that have no outcome."""
+        wanted = set(waiters)
         with self._changed:
-            found = [call for call in self._waiting if call.future in wanted]
+            found = [call for call in self._waiting if call.waiter in wanted]
             if found:
-                self._waiting = deque(call for call in self._waiting if call.future not in wanted)
+                self._waiting = deque(call for call in self._waiting if call.waiter not in wanted)
                 self._waiting_bytes -= sum(len(call.payload) for call in found)
                 self._changed.notify_all()
         for call in found:
-            wanted.discard(call.future)
-            call.future.dropped()
-        return [future for future in wanted if not future.done()]
+            wanted.discard(call.waiter)
+            call.waiter.dropped()
+        return [waiter for waiter in wanted if not waiter.done()]
 
     def flush(self, timeout_s: float | None) -> bool:
         """Wait until nothing waits to be sent, or answered; tell whether that is so."""
@@ -141,7 +144,7 @@ class Outbox:
             dropped, self._waiting = list(self._waiting), deque()
             self._changed.notify_all()
         for call in dropped:
-            call.future.failed(ClientClosed("the client was closed before this call could be sent"))
+            call.waiter.failed(ClientClosed("the client was closed before this call could be sent"))
 
     # ── under the condition ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -202,6 +205,10 @@ class Outbox:
                     self._exchange(taken[0])
                 else:
                     self._submit(taken)
+            except Exception as error:  # noqa: BLE001 - the boundary of the thread: those who wait must hear of it
+                _log.exception("calls could not be sent")
+                for call in taken:
+                    call.waiter.failed(error)
             finally:
                 with self._changed:
                     if alone:
@@ -223,7 +230,7 @@ class Outbox:
             known = self._persist(patience, lambda: self._post([call], "/v1/tasks", {**call.item(), "wait_s": ALONE_S}))
             self._sent(1)
             sent = True
-            call.future.accepted(known["task_id"])
+            call.waiter.accepted(known["task_id"])
             path = f"/result/{known['task_id']}"
             while known.get("status") not in TERMINAL:
                 if self._closed:
@@ -232,9 +239,9 @@ class Outbox:
                     known = self._persist(patience, lambda: self._api.get(path, {"wait": AGAIN_S}))
                 except ApiRefused as error:
                     raise vanished(known["task_id"]) if error.status in (404, 410) else error from error
-            call.future.ended(known["status"], known["result"])
+            call.waiter.ended(known["status"], known["result"])
         except ApiFailed as error:
-            call.future.failed(error)
+            call.waiter.failed(error)
         finally:
             if not sent:
                 self._sent(1)
@@ -259,7 +266,7 @@ class Outbox:
             self._divide(calls, error)
         except ApiFailed as error:
             for call in calls:
-                call.future.failed(error)
+                call.waiter.failed(error)
         else:
             self._collector.accepted(calls, ids)
 
@@ -267,9 +274,9 @@ class Outbox:
         """Fail the call that a refusal is about, and send the others: they have done nothing wrong."""
         index = error.details.get("index")
         if len(calls) == 1:
-            calls[0].future.failed(error)
+            calls[0].waiter.failed(error)
         elif isinstance(index, int) and 0 <= index < len(calls):
-            calls[index].future.failed(error)
+            calls[index].waiter.failed(error)
             self._deliver([*calls[:index], *calls[index + 1 :]])
         else:
             middle = len(calls) // 2

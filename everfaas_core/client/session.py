@@ -20,6 +20,7 @@ from everfaas_core.client.errors import ApiFailed, ApiRefused, ClientClosed, Shi
 from everfaas_core.client.futures import CANCEL_S_MAX, Future
 from everfaas_core.client.http import Api
 from everfaas_core.client.outbox import Outbox
+from everfaas_core.client.slips import Waiter
 from everfaas_core.model.ids import function_id as content_hash
 from everfaas_core.shipping import PackedFunction, Shipper, load_result
 
@@ -103,12 +104,12 @@ class Session:
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def call(self, function_id: str, payload: bytes, fields: dict[str, Any]) -> Call:
+    def call(self, waiter: Waiter, function_id: str, payload: bytes, fields: dict[str, Any]) -> Call:
         """Make a call, to be sent by `send`."""
         if "idempotency_key" in fields:
-            return Call(Future(self), function_id, payload, dict(fields))
+            return Call(waiter, function_id, payload, dict(fields))
         key = f"{self.name}/{next(self._numbers)}"
-        return Call(Future(self), function_id, payload, {**fields, "idempotency_key": key})
+        return Call(waiter, function_id, payload, {**fields, "idempotency_key": key})
 
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until all calls have been accepted, or refused; False: they are not after `timeout_s`."""
@@ -134,9 +135,16 @@ class Session:
 
     # ── futures.Tasks ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def load(self, result: bytes) -> Any:
-        """Return the value or exception of a result."""
-        return load_result(result)
+    def opened(self, status: str, result: bytes) -> tuple[bool, Any]:
+        """Return whether a task that has ended failed, and its value or exception."""
+        failed = status != "COMPLETED"
+        try:
+            value = load_result(result)
+        except Exception as error:  # noqa: BLE001 - what does not load is the outcome
+            return True, error
+        if failed and not isinstance(value, BaseException):
+            value = RuntimeError(f"the task ended as {status} with {value!r}")
+        return failed, value
 
     def running(self, task_id: str) -> bool:
         """Tell whether a task runs. Raises ApiFailed."""
@@ -155,16 +163,17 @@ class Session:
             status = self.api.get(f"/result/{task_id}", {"wait": 5})["status"]
         return future.dropped() if status == "CANCELLED" else future.cancelled()
 
-    def cancel_many(self, futures: Iterable[Future[Any]], *, running: bool = True) -> None:
+    def cancel_many(self, waiters: Iterable[Waiter], *, running: bool = True) -> None:
         """Cancel tasks, sent or not; those that run only if `running`, and those become CANCELLED a moment later.
 
         Raises ApiFailed.
         """
-        left = self.outbox.take_back(futures)
-        known: dict[str, Future[Any]] = {}
-        for future in left:
+        left = self.outbox.take_back(waiters)
+        self.outbox.flush(CANCEL_S_MAX)  # those under way get their ids
+        known: dict[str, Waiter] = {}
+        for waiter in left:
             with contextlib.suppress(Exception):  # its submit failed: it has that as its outcome
-                known[future.task_id] = future
+                known[waiter.task_id] = waiter
         ids = list(known)
         for at in range(0, len(ids), CANCELLED_AT_ONCE):
             body = {"task_ids": ids[at : at + CANCELLED_AT_ONCE], "running": running}
@@ -172,12 +181,12 @@ class Session:
                 if task["status"] == "CANCELLED":
                     known[task["task_id"]].dropped()
 
-    def cancel_soon(self, futures: Sequence[Future[Any]]) -> None:
+    def cancel_soon(self, waiters: Sequence[Waiter]) -> None:
         """Cancel tasks in the background: nobody waits for them any more, and nobody hears of a failure."""
 
         def cancel() -> None:
             with contextlib.suppress(ApiFailed):
-                self.cancel_many(futures)
+                self.cancel_many(waiters)
 
         threading.Thread(target=cancel, name="everfaas-cancel").start()
 

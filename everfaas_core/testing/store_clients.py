@@ -105,6 +105,18 @@ class ClientContract:
         assert scene.store.health().queued == 3
         assert scene.store.submit([scene.spec()], 4)
 
+    def test_how_many_have_ended_is_counted(self, scene: Scene) -> None:
+        before = scene.store.health().ended
+        task = scene.running()
+        waiting = scene.submit(2)
+        assert scene.store.health().ended == before
+        scene.finish(task)
+        scene.finish(task)  # stale: it has ended
+        assert scene.store.health().ended == before + 1
+        scene.store.cancel(waiting)
+        scene.store.cancel(waiting)
+        assert scene.store.health().ended == before + 3
+
     def test_submitting_again_changes_nothing(self, scene: Scene) -> None:
         spec = scene.spec(payload=b"first")
         assert scene.store.submit([spec, spec], PLENTY) == [spec.task_id, spec.task_id]

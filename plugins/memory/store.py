@@ -289,7 +289,14 @@ class MemoryStore:
             slots = sum(worker.slots for d in alive if d.report is not None for worker in d.report.workers)
             queued, delayed = self._tables.queued(), self._tables.delayed_count
             ready = queued - delayed
-            return StoreHealth(kind="memory", queued=queued, ready=ready, dispatchers=len(alive), slots=slots)
+            return StoreHealth(
+                kind="memory",
+                queued=queued,
+                ready=ready,
+                dispatchers=len(alive),
+                slots=slots,
+                ended=self._tables.concluded,
+            )
 
     # dispatchers
 

@@ -106,6 +106,7 @@ class Tables:
         self.order: list[TaskId] = []  # ids, sorted: by time of submission
         self.keys: dict[str, TaskId] = {}
         self.groups: dict[str, Group] = {}
+        self.concluded = 0  # tasks that have ended
         self.last_end = 0  # number of the last end of a task with a group
         self.queues: list[OrderedDict[TaskId, None]] = [OrderedDict() for _ in range(PRIORITIES)]
         self.delayed: list[tuple[int, TaskId]] = []  # heaps; entries that no longer hold are skipped
@@ -224,6 +225,7 @@ class Tables:
     def conclude(self, task: Task, status: Status, cause: Cause, result: bytes, error: str | None) -> None:
         """Write the terminal record of a task that was released or dequeued."""
         task.status, task.cause, task.result, task.error = status, cause, result, error or None
+        self.concluded += 1
         task.ended_ms = self.now_ms()
         task.expires_ms = task.ended_ms + int(task.ttl_s * 1000)
         heapq.heappush(self.expiry, (task.expires_ms, task.task_id))

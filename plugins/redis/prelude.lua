@@ -21,6 +21,7 @@
 --
 -- q:<priority>  lists of queued tasks, head first; entries that ended meanwhile stay, and are skipped
 -- levels  set of the priorities whose list may hold something · queued  how many tasks wait, delayed ones too
+-- concluded  how many tasks have ended since the store is there
 -- delayed, deadlines, expiry  zsets by instant: tasks held back; those nobody holds with a deadline; ended records
 -- waiting  set of dispatchers that found too little · picks  counter of claims from several levels
 --
@@ -92,6 +93,9 @@ local function flush()
   end
   if waits ~= 0 then
     call('INCRBY', P .. 'queued', waits)
+  end
+  if #ended > 0 then
+    call('INCRBY', P .. 'concluded', #ended)
   end
   if #ended == 1 and lone then
     call('PUBLISH', P .. 'ended', lone)

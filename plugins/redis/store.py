@@ -197,13 +197,15 @@ class RedisStore:
 
     def fleet(self) -> Sequence[FleetReport]:
         """Return the reports of all dispatchers that live."""
-        return [msgspec.msgpack.decode(report, type=FleetReport) for report in self._run("fleet", "1")[4:]]
+        return [msgspec.msgpack.decode(report, type=FleetReport) for report in self._run("fleet", "1")[5:]]
 
     def health(self) -> StoreHealth:
         """Ask for the numbers."""
-        queued, delayed, dispatchers, slots = self._run("fleet", "")
+        queued, delayed, dispatchers, slots, ended = self._run("fleet", "")
         ready = max(queued - delayed, 0)
-        return StoreHealth(kind=self._kind, queued=queued, ready=ready, dispatchers=dispatchers, slots=slots)
+        return StoreHealth(
+            kind=self._kind, queued=queued, ready=ready, dispatchers=dispatchers, slots=slots, ended=ended
+        )
 
     # dispatchers
 

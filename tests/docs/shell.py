@@ -42,6 +42,8 @@ def check(words: Sequence[str]) -> None:
             _check_ours(name, arguments)
         case ["python", script, *arguments] if script in SCRIPTS:
             _check_ours(SCRIPTS[script], arguments)
+        case ["xargs", *arguments] if arguments:
+            check(arguments)
         case ["python", "-m", module]:
             _check_file(module.replace(".", "/") + ".py")
         case ["python", script, *_]:

@@ -8,10 +8,12 @@ import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import click
 import pytest
 
+from everfaas_core.cli.group import SECTIONS, everfaas
 from everfaas_core.cli.screen import Screen
-from everfaas_core.config import Settings
+from everfaas_core.config import KEYS, Settings
 from everfaas_core.model.states import Cause
 from everfaas_core.registry import Catalog
 
@@ -131,3 +133,31 @@ def test_tests_that_documents_name_exist() -> None:
     for path, name in named:
         folder = ROOT / "tests" if "/" in path else ROOT / "everfaas_core" / "testing"
         assert f"def {name}(" in (folder / path).read_text(), f"{path}::{name}"
+
+
+CLIENT_COMMANDS = [name for heading in ("Run things", "Look at things", "Change things") for name in SECTIONS[heading]]
+
+
+@pytest.mark.parametrize("name", [*CLIENT_COMMANDS, "doctor", "config", "completion"])
+def test_the_command_line_is_documented_with_all_flags(name: str) -> None:
+    command = everfaas.get_command(click.Context(everfaas), name)
+    assert command is not None
+    text = (ROOT / "docs" / "cli.md").read_text()
+    assert f"`{name}`" in text
+    settings = {key.option for key in KEYS.values()} | {"-p", "--json", "--config"}
+    flags = {
+        flag
+        for parameter in command.params
+        if isinstance(parameter, click.Option) and not parameter.hidden
+        for flag in parameter.opts
+        if flag.startswith("--")
+    }
+    assert [flag for flag in sorted(flags - settings) if f"`{flag}" not in text] == []
+
+
+def test_exit_statuses_are_those_of_the_code() -> None:
+    from everfaas_core import cli
+
+    documented = {int(word) for word in first_column(ROOT / "docs" / "cli.md", "status")}
+    ours = {value for name, value in vars(cli).items() if name.startswith("EXIT_")}
+    assert documented == ({0} | ours) - {cli.EXIT_REFUSED}

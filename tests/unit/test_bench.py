@@ -68,8 +68,8 @@ def test_goals_are_those_of_the_standard() -> None:
     }
     assert most == {
         "cpu_us": 130,
-        "call_p50_ms": 1.5,
-        "call_p99_ms": 5,
+        "sdk_p50_ms": 1.5,
+        "sdk_p99_ms": 5,
         "v0_polls_beyond": 1,
         "sleeps_s": 2.55,
         "idle_percent": 0.5,
