@@ -122,11 +122,11 @@ def film(cast: Cast) -> Film:
         cursor = None if screen.cursor.hidden else (min(screen.cursor.x, cast.columns - 1), screen.cursor.y)
         if not made.cursor or made.cursor[-1][1] != cursor:
             made.cursor.append((at_s, cursor))
-        if kind == "m" and text == "still" or not still:
-            still = still or kind == "m"
+        if not still:
             for strip in made.strips:
                 strip.still = strip.moments[-1][1]
             made.still_cursor = cursor
+            still = kind == "m" and text == "still"
         made.length_s = at_s
     made.length_s += END_S
     return made
@@ -243,7 +243,8 @@ class Picture:
             f"text{{font:{SIZE}px {FONTS};white-space:pre;fill:{FORE}}}",
             "text.h{font-size:13px;fill:#7a8394}",
             f".a{{animation:0s step-end infinite;animation-duration:{length}}}",
-            f".p{{transform-origin:9px 0;animation:p {length} linear infinite}}@keyframes p{{0%{{transform:scaleX(0)}}}}",
+            f".p{{transform-origin:9px 0;animation:p {length} linear infinite}}",
+            "@keyframes p{0%{transform:scaleX(0)}}",
         ]
         for (colour, bold, italic, underlined, dim), name in self._classes.items():
             rules.append(
@@ -303,7 +304,7 @@ class Picture:
             if text.strip():
                 name = self._class(style)
                 parts.append(
-                    f"<text{name} x=\"{column * CELL:.5g}\" y=\"{place * LINE + BASELINE:g}\" "
+                    f'<text{name} x="{column * CELL:.5g}" y="{place * LINE + BASELINE:g}" '
                     f'textLength="{width * CELL:.5g}" lengthAdjust="spacingAndGlyphs">{html.escape(text, quote=False)}'
                     "</text>"
                 )

@@ -28,9 +28,9 @@ from stage import Failed, Stage
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parents[1]
 COLUMNS: Final = 100
-ROWS: Final = 28
+ROWS: Final = 26
 IDLE_S: Final = 2.0
-HOME: Final = Path("/tmp/ada")  # noqa: S108 - it is seen in the recording, so it is the same on all machines
+HOME: Final = Path("/tmp/ada")
 PORT: Final = 8000
 TITLE: Final = "The first five minutes of EverythingFaaS"
 
@@ -40,17 +40,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--to", type=Path, default=HERE / "first-minutes", help="The files' path without suffix.")
     parser.add_argument("--idle", type=float, default=IDLE_S, help="Longest pause when it is played, in seconds.")
-    to: Path = parser.parse_args().to
-    idle_s: float = parser.parse_args().idle
+    parser.add_argument("--port", type=int, default=PORT, help="The API's port; another one is seen in the recording.")
+    given = parser.parse_args()
+    to: Path = given.to
+    if not free(given.port):
+        print(f"port {given.port} is taken, end what listens there or name another one: --port N", file=sys.stderr)
+        return 1
     try:
         HOME.mkdir(mode=0o700)
     except FileExistsError:
         print(f"{HOME} is there already: another recording, or what is left of one? Remove it.", file=sys.stderr)
         return 1
     try:
-        cast, texts = play(idle_s)
+        cast, texts = play(given.idle, surroundings(given.port))
     except Failed as failed:
-        print(f"the play failed: {failed}", file=sys.stderr)
+        print(f"nothing is recorded: {failed}", file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(HOME)
@@ -63,12 +67,12 @@ def main() -> int:
     return 0
 
 
-def play(idle_s: float) -> tuple[Cast, str]:
+def play(idle_s: float, environ: dict[str, str]) -> tuple[Cast, str]:
     """Play the scenario; return the recording and what both terminals showed. Raises Failed."""
     clone = HOME / "everfaas"
     copy_tree(clone)
     with tempfile.TemporaryDirectory() as folder:
-        stage = Stage(Path(folder), clone, surroundings(), COLUMNS, ROWS)
+        stage = Stage(Path(folder), clone, environ, COLUMNS, ROWS)
         try:
             perform(stage, FIRST_MINUTES, clone)
             texts = "\n".join(
@@ -78,6 +82,7 @@ def play(idle_s: float) -> tuple[Cast, str]:
         finally:
             stage.close()
     nothing_is_left()
+    nothing_is_told(texts)
     return Cast(COLUMNS, ROWS, idle_s, TITLE, stage.events), texts
 
 
@@ -143,7 +148,7 @@ def copy_tree(clone: Path) -> None:
         shutil.copy2(path, clone / path.name)
 
 
-def surroundings() -> dict[str, str]:
+def surroundings(port: int) -> dict[str, str]:
     """Return the environment of the shells: Ada's, with what pip needs here to reach its index."""
     environ = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
     base = Path(sys.executable).resolve().parent
@@ -160,12 +165,8 @@ def surroundings() -> dict[str, str]:
     user = Path.home() / ".config" / "pip" / "pip.conf"
     if user.exists() and "PIP_CONFIG_FILE" not in environ:
         environ["PIP_CONFIG_FILE"] = str(user)
-    if not free(PORT):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+    if port != PORT:
         environ |= {"EVERFAAS_PORT": str(port), "EVERFAAS_URL": f"http://127.0.0.1:{port}"}
-        print(f"port {PORT} is taken: the recording shows {port}", file=sys.stderr)
     return environ
 
 
@@ -176,7 +177,7 @@ def free(port: int) -> bool:
 
 
 def nothing_is_left() -> None:
-    """Raise Failed if a process of the play still runs: the recording says that there is none."""
+    """Raise Failed if a process of the play still runs."""
     deadline = time.monotonic() + 5
     while left := [
         process.name
@@ -186,6 +187,14 @@ def nothing_is_left() -> None:
         if time.monotonic() > deadline:
             raise Failed(f"processes are left behind: {' '.join(left)}")
         time.sleep(0.1)
+
+
+def nothing_is_told(texts: str) -> None:
+    """Raise Failed if this machine's name, or the places of its user, of this tree or of its Python are to be read."""
+    python = Path(sys.executable).resolve().parents[1]
+    for private in (socket.gethostname(), str(Path.home()), str(ROOT), str(python)):
+        if len(private) > 3 and private in texts:
+            raise Failed(f"the recording would tell {private!r}:\n{texts}")
 
 
 def _environ_of(process: Path) -> bytes:

@@ -13,6 +13,8 @@ from typing import Final
 PYTHON: Final = ">>> "
 """What Python shows when it waits for a line."""
 
+TASK_ID: Final = r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b"
+
 
 @dataclass(frozen=True)
 class Type:
@@ -71,31 +73,39 @@ FIRST_MINUTES: Final[tuple[Step, ...]] = (
     Type("everfaas up", until="stop     Ctrl-C", says=("ready", "local, 4 slots"), look_s=1.5),
     Split(rows_above=8),
     Go("below"),
-    Type(". .venv/bin/activate"),
+    Type(". .venv/bin/activate", look_s=0.3),
     # Python: a call, many calls, an exception.
-    Type("python", until=PYTHON),
+    Type("python", until=PYTHON, look_s=0.5),
     python("from everfaas_core import Client"),
     python("client = Client()"),
-    python("client.submit(pow, 2, 10).result()", "1024", look_s=1.0),
-    python("list(client.map(pow, range(12), [2] * 12))", "[0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100, 121]", look_s=1.5),
-    python("def share(parts):", until="... "),
-    python("    return 1 / parts", until="... "),
-    python(""),
-    python("client.submit(share, 0).result()", "Remote traceback", "ZeroDivisionError: division by zero", look_s=3.0),
+    python("client.submit(pow, 2, 10).result()", "1024", look_s=0.8),
+    python("list(client.map(pow, range(12), [2] * 12))", "[0, 1, 4, 9, 16, 25, 36, 49, 64, 81, 100, 121]", look_s=1.2),
+    python("def share(parts):", until="... ", look_s=0.1),
+    python("    return 1 / parts", until="... ", look_s=0.1),
+    python("", look_s=0.1),
+    python("client.submit(share, 0).result()", "Remote traceback", "ZeroDivisionError: division by zero", look_s=2.5),
     Press("C-d", look_s=0.3),
     Press("C-l", until="", look_s=0.3),
     # The command line: a function of a file, once and many times.
-    Type("cat pi.py", look_s=3.0),
-    Type("everfaas run pi.py::estimate 20000000", says=("100%", "3.14"), look_s=1.5),
+    Type("cat pi.py", look_s=2.5),
+    Type("everfaas run pi.py::estimate 25000000", says=("100%", "3.14"), look_s=1.5),
     Press("C-l", until="", look_s=0.3),
-    Type("seq 100000 2000 900000 > sizes.txt"),
-    Type("everfaas map pi.py::estimate --over sizes.txt --out pi.jsonl", says=("401 completed",), look_s=2.0),
-    Type("tail -n 2 pi.jsonl", says=("3.14",), look_s=1.0),
-    Type("everfaas ls --status FAILED", says=("share",), remember={"failed": r"\b[0-9a-f]{8}-[0-9a-f-]{27}\b"}, look_s=2.0),
-    Press("C-l", until="", look_s=0.3),
-    Type("everfaas status {failed}", says=("ZeroDivisionError",), look_s=3.5),
+    Type("seq 100000 4000 900000 > sizes.txt", look_s=0.3),
+    Type("everfaas map pi.py::estimate --over sizes.txt --out pi.jsonl", says=("201 completed",), wait_s=90),
+    Type("tail -n 1 pi.jsonl", says=("3.1",)),
+    Type(
+        "everfaas ls --status FAILED",
+        says=("share",),
+        remember={"failed": TASK_ID},
+        look_s=1.2,
+    ),
     Still(),
+    Press("C-l", until="", look_s=0.3),
+    Type("everfaas status {failed}", says=("ZeroDivisionError",), look_s=3.0),
     # The end: nothing is left behind.
     Go("above"),
-    Press("C-c", status=0, look_s=2.0),
+    Press("C-c", look_s=1.0),
+    Go("below"),
+    Press("C-l", until="", look_s=0.3),
+    Type("everfaas ls", says=("everfaas up",), status=4, look_s=2.0),
 )

@@ -55,7 +55,7 @@ class Stage:
         self._socket = folder / "tmux"
         shell = f"bash --noprofile --rcfile {shlex.quote(str(folder / 'bashrc'))} -i"
         self._environ = {**environ, "TERM": "screen-256color", "STAGE_ENDS": str(self._ends)}
-        self._dice = random.Random(1)  # noqa: S311 - how fast a person types
+        self._dice = random.Random(1)
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self._closed = False  # what tmux says when it is ended is no part of the play
@@ -64,7 +64,7 @@ class Stage:
         if self._pid == 0:
             os.chdir(place)
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-            os.execvpe(words[0], words, self._environ)  # noqa: S606 - a program is what we want to start
+            os.execvpe(words[0], words, self._environ)
         self._shell = shell
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
