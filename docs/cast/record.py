@@ -9,6 +9,7 @@ first-minutes.cast (the recording), first-minutes.svg (drawn from it) and first-
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import shutil
@@ -32,6 +33,9 @@ ROWS: Final = 26
 IDLE_S: Final = 2.0
 HOME: Final = Path("/tmp/ada")
 PORT: Final = 8000
+END_S: Final = 15.0
+"""How long the processes of the play may take to end."""
+STAGE_HANDS: Final = frozenset({"bash", "tmux: server", "tmux: client"})
 TITLE: Final = "The first five minutes of EverythingFaaS"
 
 
@@ -79,9 +83,11 @@ def play(idle_s: float, environ: dict[str, str]) -> tuple[Cast, str]:
                 f"── {title} {'─' * (COLUMNS - 4 - len(title))}\n\n{text}"
                 for title, text in zip(("first terminal", "second terminal"), stage.texts(), strict=True)
             )
+            if left := running(END_S, besides=STAGE_HANDS):
+                raise Failed(f"processes are left behind: {' '.join(left)}")
         finally:
             stage.close()
-    nothing_is_left()
+            running(END_S)  # after a failure, what still runs would write into the folder that is removed next
     nothing_is_told(texts)
     return Cast(COLUMNS, ROWS, idle_s, TITLE, stage.events), texts
 
@@ -176,16 +182,19 @@ def free(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
 
-def nothing_is_left() -> None:
-    """Raise Failed if a process of the play still runs."""
-    deadline = time.monotonic() + 5
-    while left := [
-        process.name
-        for process in Path("/proc").iterdir()
-        if process.name.isdigit() and f"HOME={HOME}\0".encode() in _environ_of(process)
-    ]:
-        if time.monotonic() > deadline:
-            raise Failed(f"processes are left behind: {' '.join(left)}")
+def running(wait_s: float, besides: frozenset[str] = frozenset()) -> list[str]:
+    """Wait until no process of the play runs, or only such as are called so; return those that are still there."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        found = []
+        for process in Path("/proc").iterdir():
+            with contextlib.suppress(OSError):  # it has ended, or is another user's
+                if process.name.isdigit() and f"HOME={HOME}\0".encode() in (process / "environ").read_bytes():
+                    name = (process / "comm").read_text().strip()
+                    if name not in besides:
+                        found.append(f"{name} ({process.name})")
+        if not found or time.monotonic() > deadline:
+            return found
         time.sleep(0.1)
 
 
@@ -195,13 +204,6 @@ def nothing_is_told(texts: str) -> None:
     for private in (socket.gethostname(), str(Path.home()), str(ROOT), str(python)):
         if len(private) > 3 and private in texts:
             raise Failed(f"the recording would tell {private!r}:\n{texts}")
-
-
-def _environ_of(process: Path) -> bytes:
-    try:
-        return (process / "environ").read_bytes()
-    except OSError:  # it has ended, or is another user's
-        return b""
 
 
 if __name__ == "__main__":
