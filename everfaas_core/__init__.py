@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from everfaas_core.client.function import Function, function
     from everfaas_core.client.futures import Future
     from everfaas_core.client.group import Group, GroupTask
+    from everfaas_core.client.joblib_registration import register_joblib
+    from everfaas_core.inside import progress
     from everfaas_core.model.errors import EverfaasError
     from everfaas_core.model.failure import (
         DeadlineExceeded,
@@ -69,6 +71,8 @@ __all__ = [
     "WorkerLost",
     "__version__",
     "function",
+    "progress",
+    "register_joblib",
 ]
 
 _HOMES: Final = {  # name → where it lives
@@ -86,6 +90,8 @@ _HOMES: Final = {  # name → where it lives
     "Future": "client.futures",
     "Group": "client.group",
     "GroupTask": "client.group",
+    "progress": "inside",
+    "register_joblib": "client.joblib_registration",
     "EverfaasError": "model.errors",
     "DeadlineExceeded": "model.failure",
     "DispatcherLost": "model.failure",

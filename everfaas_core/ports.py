@@ -14,6 +14,7 @@ from msgspec import Struct
 from everfaas_core.dispatch.events import LinkEvent
 from everfaas_core.dispatch.strategy import Strategy, WorkerView
 from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
+from everfaas_core.model.output import LogPage
 from everfaas_core.model.records import (
     FleetReport,
     FunctionRecord,
@@ -26,7 +27,7 @@ from everfaas_core.model.records import (
     Turn,
     TurnReply,
 )
-from everfaas_core.wire.messages import Held, Outcome, Tasks, ToDispatcher, ToWorker
+from everfaas_core.wire.messages import Held, Outcome, Said, Tasks, ToDispatcher, ToWorker
 
 __all__ = [
     "Link",
@@ -54,6 +55,7 @@ class Notice(Struct, frozen=True):
     """What a watch heard: ids of tasks that have ended ("ended"), or that a dispatcher should look ("work")."""
 
     ended: tuple[TaskId, ...] = ()
+    printed: tuple[TaskId, ...] = ()  # tasks whose log has become longer
     told: ResultRecord | None = None  # of the only one in `ended`, if the store likes: then it need not be read
     groups: tuple[str, ...] = ()  # groups in which tasks have ended, perhaps in a notice of their own
     bell: bool = False  # there is something to claim, or to cancel
@@ -145,6 +147,16 @@ class Store(Protocol):
         group was empty or expired before, or the store was restarted or flushed. A page stops when its results reach
         `bytes_max`, and has one at least. Without `with_results` they are b"". Raises ValueError for a cursor that is
         none of its own.
+        """
+
+    def task_log(
+        self, task_id: TaskId, cursor: str | None, *, bytes_max: int, attempt: int | None = None
+    ) -> LogPage | None:
+        """Return what is kept of a task's output behind `cursor` (None: all), oldest first; None for an unknown task.
+
+        A page stops when its text reaches `bytes_max`, and has a piece at least if there is one. With `attempt` it has
+        the output of that attempt only. What was printed before a task has ended is there as soon as its status says
+        that it has. Raises ValueError for a cursor that is none of its own.
         """
 
     def cancel(self, ids: Sequence[TaskId], *, running: bool = True) -> Sequence[str | None]:
@@ -263,6 +275,15 @@ class SlotHost(Protocol):
 
     def turn(self, now: float, ready_fds: Collection[int]) -> Sequence[Outcome]:
         """Do what is due without blocking, and return what has ended. `now` is monotonic seconds."""
+
+    def said(self, now: float) -> Said | None:
+        """Return what attempts have printed and how far they are, if that is due; to be told before what has ended.
+
+        It is returned once. While nobody asks, the newest of it is kept, within bounds.
+        """
+
+    def said_timer(self) -> float | None:
+        """Return the monotonic instant from which on `said` has something, or None."""
 
     def next_timer(self) -> float | None:
         """Return the monotonic instant at which `turn` has to be called at the latest, or None."""

@@ -89,6 +89,13 @@ class AttemptAnswer(Answer):
     run_s = fields.Float(required=True, allow_none=True)
 
 
+class ProgressAnswer(Answer):
+    done = fields.Float(required=True)
+    total = fields.Float(required=True, allow_none=True)
+    message = fields.String(required=True)
+    at_ms = fields.Integer(required=True)
+
+
 class TaskAnswer(Answer):
     task_id = fields.UUID(required=True)
     function_id = fields.UUID(required=True)
@@ -112,6 +119,12 @@ class TaskAnswer(Answer):
     cancel_requested = fields.Boolean(required=True)
     retry_of = fields.UUID(
         required=True, allow_none=True, metadata={"description": "The task whose call this one repeats."}
+    )
+    progress = fields.Nested(
+        ProgressAnswer,
+        required=True,
+        allow_none=True,
+        metadata={"description": "What its latest attempt has said of how far it is."},
     )
 
 
@@ -156,6 +169,21 @@ class GroupLine(Answer):
     end = fields.String(metadata={"description": "In the last object only: done, time, limit, drain or error."})
     tasks = fields.Integer(metadata={"description": "How many tasks of the group the store has a record of."})
     pending = fields.Integer(metadata={"description": "How many of these have not ended."})
+
+
+class LogLine(Answer):
+    """One object of a log: a piece of what the task has printed, or the last one, which says why it is."""
+
+    stream = fields.String(metadata={"description": "stdout or stderr."})
+    text = fields.String(metadata={"description": "Perhaps several lines, perhaps a part of one."})
+    attempt = fields.Integer()
+    at_ms = fields.Integer(metadata={"description": "When it was stored."})
+    left_out_bytes = fields.Integer(
+        metadata={"description": "How much of the attempt's output is missing before this, if any is."}
+    )
+    cursor = fields.String(required=True, metadata={"description": "A log that begins with it goes on behind this."})
+    end = fields.String(metadata={"description": "In the last object only: done, time, drain or error."})
+    status = fields.String(metadata={"description": "In the last object only: of the task."})
 
 
 class WorkerAnswer(Answer):

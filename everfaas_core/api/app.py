@@ -16,6 +16,7 @@ from everfaas_core.api.functions import FunctionRoutes
 from everfaas_core.api.groups import GroupRoutes
 from everfaas_core.api.hub import Hub
 from everfaas_core.api.issuing import TaskIds
+from everfaas_core.api.logs import LogRoutes
 from everfaas_core.api.openapi import Resource, describe
 from everfaas_core.api.pages import PageRoutes
 from everfaas_core.api.results import WaitRoutes
@@ -60,6 +61,7 @@ def _register_routes(app: flask.Flask, context: ApiContext, blueprints: Iterable
         TaskRoutes(context),
         WaitRoutes(context),
         GroupRoutes(context),
+        LogRoutes(context),
         FleetRoutes(context),
         pages,
     ):

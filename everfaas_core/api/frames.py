@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from everfaas_core.api.negotiation import MSGPACK
+from everfaas_core.model.output import LogPiece, left_out
 from everfaas_core.model.records import GroupPage, GroupResult
 
 NDJSON: Final = "application/x-ndjson"
@@ -20,7 +22,7 @@ class Form(msgspec.Struct, frozen=True):
     """How one client wants its stream."""
 
     is_msgpack: bool
-    with_results: bool
+    with_results: bool = True
 
     @property
     def content_type(self) -> str:
@@ -35,6 +37,23 @@ class Form(msgspec.Struct, frozen=True):
     def one(self, content: dict[str, Any]) -> bytes:
         """Return one object."""
         return _msgpack.encode(content) if self.is_msgpack else _json.encode(content) + b"\n"
+
+    def pieces(self, pieces: Sequence[LogPiece], cursor: str | None) -> bytes:
+        """Return an object for each piece of a log, to one who was at `cursor`."""
+        objects = []
+        for piece in pieces:
+            content = {
+                "stream": piece.stream,
+                "text": piece.text.decode(errors="replace"),
+                "attempt": piece.attempt,
+                "at_ms": piece.at_ms,
+                "cursor": piece.cursor,
+            }
+            if missing := left_out(cursor, piece):
+                content["left_out_bytes"] = missing
+            objects.append(content)
+            cursor = piece.cursor
+        return b"".join(map(_msgpack.encode, objects)) if self.is_msgpack else _json.encode_lines(objects)
 
     def page(self, page: GroupPage) -> bytes:
         """Return an object for each result."""

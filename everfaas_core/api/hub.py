@@ -98,6 +98,7 @@ class Hub:
         self._make_event = make_event
         self._lock = threading.Lock()
         self._waiters: dict[TaskId, set[Waiter]] = {}
+        self._readers: dict[TaskId, set[Waiter]] = {}  # of these, those who follow what the task prints
         self._all: set[Waiter] = set()
         self._late: dict[Waiter, float] = {}  # to be woken at that instant, in order of time
         self._groups: dict[str, Callable[[], None]] = {}
@@ -116,25 +117,28 @@ class Hub:
                 self._thread.start()
 
     @contextlib.contextmanager
-    def waiter(self, ids: Iterable[TaskId]) -> Iterator[Waiter]:
-        """Register interest in some tasks for the time of the context."""
+    def waiter(self, ids: Iterable[TaskId], *, reads_along: bool = False) -> Iterator[Waiter]:
+        """Register interest in the ends of tasks for the time of the context; `reads_along`: in their logs, too."""
         self.start()
         waiter = Waiter(frozenset(ids), self._lock, self._make_event())
+        tables = [self._waiters, self._readers] if reads_along else [self._waiters]
         with self._lock:
             self._all.add(waiter)
-            for task_id in waiter.ids:
-                self._waiters.setdefault(task_id, set()).add(waiter)
+            for table in tables:
+                for task_id in waiter.ids:
+                    table.setdefault(task_id, set()).add(waiter)
         try:
             yield waiter
         finally:
             with self._lock:
                 self._all.discard(waiter)
                 self._late.pop(waiter, None)
-                for task_id in waiter.ids:
-                    others = self._waiters[task_id]
-                    others.discard(waiter)
-                    if not others:
-                        del self._waiters[task_id]
+                for table in tables:
+                    for task_id in waiter.ids:
+                        others = table[task_id]
+                        others.discard(waiter)
+                        if not others:
+                            del table[task_id]
 
     def listen(self, group: str, wake: Callable[[], None]) -> None:
         """Call `wake` whenever a task of `group` has ended, or may have; in the hub's thread, under its lock.
@@ -250,6 +254,9 @@ class Hub:
                             self._late.pop(waiter, None)
                         else:
                             self._late.setdefault(waiter, late_at)
+                for task_id in notice.printed:
+                    for waiter in self._readers.get(task_id, ()):
+                        waiter.rouse()
                 for group in notice.groups:
                     if group in self._groups:
                         self._groups[group]()

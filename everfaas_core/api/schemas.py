@@ -23,6 +23,7 @@ WAIT_S_MAX: Final = 86_400.0  # what may be asked for; the server shortens it to
 PAGE_DEFAULT: Final = 50
 STREAM_S_DEFAULT: Final = 60.0
 STREAM_RESULTS_MAX: Final = 10_000_000
+LOG_ATTEMPT_MAX: Final = 999_999_999
 
 _PAYLOAD = {"description": "Base64 text of a pickle made by dill; in msgpack, also the raw bytes."}
 
@@ -175,6 +176,26 @@ class GroupQuery(StrictSchema):
     )
     limit = fields.Integer(
         validate=validate.Range(1, STREAM_RESULTS_MAX), metadata={"description": "End after so many results."}
+    )
+
+
+class LogQuery(StrictSchema):
+    cursor = Text(
+        max_chars=NAME_CHARS_MAX,
+        metadata={"description": "From any object of a log before: begin behind it. Without: with what is kept."},
+    )
+    follow = fields.String(
+        validate=validate.OneOf(["1", "0", "true", "false"]),
+        load_default="false",
+        metadata={"description": "true: go on as the task prints, until it has ended."},
+    )
+    wait_s = fields.Float(
+        validate=validate.Range(0, WAIT_S_MAX),
+        load_default=STREAM_S_DEFAULT,
+        metadata={"description": "With follow: how long at the most; the server shortens long times."},
+    )
+    attempt = fields.Integer(
+        validate=validate.Range(1, LOG_ATTEMPT_MAX), metadata={"description": "Only what this attempt has printed."}
     )
 
 

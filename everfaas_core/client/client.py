@@ -78,7 +78,8 @@ class Client:
         """
         function_id, fields = self._prepared(function)
         future: Future[T] = Future(self._session)
-        call = self._session.call(future, function_id, self._session.shipper.pack_call(args, kwargs), fields)
+        payload = self._session.shipper.pack_call(args, kwargs, self._session.packed(function_id))
+        call = self._session.call(future, function_id, payload, fields)
         call.asked_by_id = "idempotency_key" in fields
         self._session.send([call])
         return future
@@ -87,11 +88,12 @@ class Client:
         """Call a function for each item of the iterables; return the futures, in order. See `submit`."""
         function_id, fields = self._prepared(function)
         session = self._session
+        packed = session.packed(function_id)
         futures: list[Future[T]] = []
         calls: list[Call] = []
         for number, args in enumerate(zip(*iterables, strict=False)):
             futures.append(Future(session))
-            payload = session.shipper.pack_call(args, {})
+            payload = session.shipper.pack_call(args, {}, packed)
             calls.append(session.call(futures[-1], function_id, payload, numbered(fields, number)))
         session.send(calls)
         return futures
@@ -117,6 +119,8 @@ class Client:
         """
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -187,15 +191,16 @@ class Client:
 def _values(results: Results, *, chunked: bool, return_exceptions: bool) -> Iterator[Any]:
     """Give what calls returned, and raise, or give, what they raised."""
     try:
-        for failed, value in results:
-            if failed and not return_exceptions:
-                raise value
-            if failed or not chunked:
-                yield value
-                continue
-            for one in value:
-                if isinstance(one, Raised) and not return_exceptions:
-                    raise one.error
-                yield one.error if isinstance(one, Raised) else one
+        while (found := next(results, None)) is not None:
+            failed, value = found
+            values = [Raised(value)] if failed else list(reversed(value)) if chunked else [value]
+            del found, value  # nothing that was given is kept: it may be large
+            while values:
+                if not isinstance(values[-1], Raised):
+                    yield values.pop()
+                elif return_exceptions:
+                    yield values.pop().error
+                else:
+                    raise values.pop().error
     finally:
         results.close()  # cancels what is left

@@ -25,6 +25,9 @@ ASKED_IDS_MAX: Final = 5_000  # ids in one request
 ASKED_S: Final = 1.0
 """How long a request by ids waits for one of them; those that were added meanwhile are in the next one."""
 
+READERS_MAX: Final = 256
+"""Groups whose place in their stream is remembered; others that nobody waits for are read from the beginning again."""
+
 PAUSE_S: Final = 0.2  # before a stream that was cut is opened again, or ids are asked for again
 PAUSE_S_MAX: Final = 2.0
 
@@ -78,6 +81,8 @@ class Collector:
         with self._lock:
             reader = self._readers.get(group)
             if reader is None:
+                if len(self._readers) >= READERS_MAX:
+                    self._readers = {name: one for name, one in self._readers.items() if one.is_wanted()}
                 made = Reader if group is None else GroupReader
                 reader = self._readers[group] = made(self._api, group or "", self._patience_s, self._closed)
             return reader
@@ -109,6 +114,11 @@ class Reader:
                 self._running = True
                 threading.Thread(target=self._run, name="everfaas-results", daemon=True).start()
         tell(settled)
+
+    def is_wanted(self) -> bool:
+        """Tell whether somebody waits, or has lately."""
+        with self._lock:
+            return self._running or self._pending.wanted
 
     def stop(self) -> None:
         """Let go; the collector is closed."""

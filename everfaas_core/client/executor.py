@@ -6,7 +6,7 @@ import concurrent.futures
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ParamSpec, TypeVar, Unpack
+from typing import Any, Final, ParamSpec, TypeVar, Unpack
 
 from everfaas_core.client.chunks import Chunked, chunks, unpacked
 from everfaas_core.client.client import Client
@@ -16,6 +16,11 @@ from everfaas_core.client.options import CallOptions
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+OF_A_POOL: Final = frozenset(
+    {"initargs", "initializer", "max_tasks_per_child", "max_workers", "mp_context", "thread_name_prefix"}
+)
+"""What other executors take, and this one has no use for."""
 
 
 class Executor(concurrent.futures.Executor):
@@ -28,7 +33,14 @@ class Executor(concurrent.futures.Executor):
     """
 
     def __init__(self, url: str | None = None, *, client: Client | None = None, **options: Unpack[CallOptions]) -> None:
-        """Make an executor on `client` (which stays open), or on a client of its own of the API at `url`."""
+        """Make an executor on `client` (which stays open), or on a client of its own of the API at `url`.
+
+        Raises TypeError for an option that does not exist, ConfigError for what is no address.
+        """
+        if foreign := OF_A_POOL.intersection(options):
+            raise TypeError(f"there is no {' and no '.join(sorted(foreign))} here: the processes are the fleet's slots")
+        if isinstance(url, int):  # as in ProcessPoolExecutor(4)
+            raise TypeError("the first argument is the API's address: how many slots there are is the fleet's business")
         if client is not None and url is not None:
             raise ValueError("give an address or a client, not both")
         self._own = client is None
@@ -73,9 +85,11 @@ class Executor(concurrent.futures.Executor):
         futures.reverse()
         try:
             while futures:
-                value = futures[-1].result(None if deadline is None else max(0.0, deadline - time.monotonic()))
-                del futures[-1]
-                yield from unpacked(value) if chunked else (value,)
+                futures[-1].result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+                if chunked:
+                    yield from unpacked(futures.pop().result())
+                else:
+                    yield futures.pop().result()  # and nothing that was given is kept: it may be large
         finally:
             left = [future for future in futures if not future.done()]
             if left:

@@ -82,7 +82,7 @@ class Flow:
 
     def _call(self, args: tuple[Any, ...]) -> tuple[Call, Slip]:
         fields = numbered(self._fields, next(self._numbers), self._tag)
-        payload = self._session.shipper.pack_call(args, {})
+        payload = self._session.shipper.pack_call(args, {}, self._session.packed(self._function_id))
         slip = Slip(self._desk)
         return self._session.call(slip, self._function_id, payload, fields), slip
 

@@ -23,6 +23,14 @@ class Answer(Struct, frozen=True):
     result: bytes
 
 
+class Unopened(Exception):
+    """Stands in a future for what the function raised, until somebody asks: whoever waits is to know that it failed."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
+
+
 class Tasks(Protocol):
     """What a future asks about its task."""
 
@@ -48,7 +56,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         self._tasks = tasks
         self._task_id: str | None = None
         self._named: threading.Event | None = None  # set with the id, if somebody waits for that
-        self._opened: tuple[bool, Any] | None = None
+        self._opened = False
 
     # ── the task ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -82,7 +90,7 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         Raises a WorkerFailure when the system could not finish the task, ApiUnreachable when the API has not answered
         for the client's patience, CancelledError when the task was cancelled.
         """
-        failed, value = self._open(super().result(timeout))
+        failed, value = self._outcome(timeout)
         if not failed:
             return value  # type: ignore[no-any-return]  # what the function returned
         try:
@@ -92,16 +100,15 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Return what the function raised, or None. Waits, and raises, as `result` does."""
-        error = super().exception(timeout)
-        if error is not None:
-            return error
-        failed, value = self._open(super().result(0))
+        failed, value = self._outcome(timeout)
         return value if failed else None
 
     def running(self) -> bool:
         """Tell whether the task runs right now. Asks the API; raises ApiFailed."""
         task_id = self._task_id
-        return task_id is not None and not self.done() and self._tasks.running(task_id) and not self.done()
+        if task_id is None:
+            return super().running()
+        return not self.done() and self._tasks.running(task_id) and not self.done()
 
     def cancel(self) -> bool:
         """Cancel the task, also one that runs; False: it has ended before. Asks the API; raises ApiFailed.
@@ -151,10 +158,13 @@ class Future(concurrent.futures.Future[T], Generic[T]):
 
     def ended(self, status: str, result: bytes) -> None:
         """Take the task's end. What has an outcome already keeps it."""
+        answer = Answer(status, result)
         if status == "CANCELLED":
             self.dropped()
+        elif status == "COMPLETED":
+            self._settle(lambda: self.set_result(answer))  # type: ignore[arg-type]  # opened in `_outcome`
         else:
-            self._settle(lambda: self.set_result(Answer(status, result)))  # type: ignore[arg-type]  # opened in `result`
+            self._settle(lambda: self.set_exception(Unopened(answer)))
 
     def failed(self, error: BaseException) -> None:
         """Take note that its outcome will not be known here."""
@@ -178,11 +188,18 @@ class Future(concurrent.futures.Future[T], Generic[T]):
         with contextlib.suppress(Exception):  # nobody is left to be told
             self.cancel()
 
-    def _open(self, answer: Any) -> tuple[bool, Any]:
-        """Return whether the task failed, and its value or exception; loaded once."""
-        if not isinstance(answer, Answer):  # set by somebody else, as `set_result` allows
-            return False, answer
+    def _outcome(self, timeout: float | None) -> tuple[bool, Any]:
+        """Wait; return whether the task failed, and its value or exception, which is loaded when first asked for."""
+        super().exception(timeout)
         with self._condition:
-            if self._opened is None:
-                self._opened = self._tasks.opened(answer.status, answer.result)
-            return self._opened
+            if not self._opened:
+                self._open()
+                self._opened = True
+            return self._exception is not None, self._result if self._exception is None else self._exception
+
+    def _open(self) -> None:
+        """Put what an answer holds in its place. What somebody else has set, as `set_result` allows, stays."""
+        answer = self._exception.answer if isinstance(self._exception, Unopened) else self._result
+        if isinstance(answer, Answer):
+            failed, value = self._tasks.opened(answer.status, answer.result)
+            self._result, self._exception = (None, value) if failed else (value, None)

@@ -153,6 +153,7 @@ class Api:
         connection.patient(SILENCE_S_MAX)
         try:
             connection.request("GET", self._prefix + path + query_text(query), None, _HEADERS)
+            used = connection.sock  # the connection forgets it when the server will close it behind the answer
             answer = connection.getresponse()
             if answer.status >= http.client.BAD_REQUEST:
                 raise self._refusal(answer, answer.read())
@@ -164,7 +165,7 @@ class Api:
         except ApiFailed:
             connection.close()
             raise
-        return ApiStream(self, connection, answer)
+        return ApiStream(self, connection, used, answer)
 
     def close(self) -> None:
         """Close the connections that nobody uses. Idempotent; a later call connects anew."""
@@ -263,11 +264,13 @@ class Api:
 class ApiStream:
     """Objects as they come; None says that the server is still there. One thread iterates, any may `close`."""
 
-    def __init__(self, api: Api, connection: _Connection, answer: http.client.HTTPResponse) -> None:
+    def __init__(
+        self, api: Api, connection: _Connection, used: socket.socket | None, answer: http.client.HTTPResponse
+    ) -> None:
         self._api = api
         self._connection = connection
         self._answer = answer
-        self._socket = connection.sock
+        self._socket = used
         self._frames = Frames()
         self._closed = False
 

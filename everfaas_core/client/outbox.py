@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from everfaas_core.client.calls import Call
 from everfaas_core.client.collector import Collector
-from everfaas_core.client.errors import ApiFailed, ApiRefused, ApiUnreachable, ClientClosed
+from everfaas_core.client.errors import ApiFailed, ApiRefused, ClientClosed
 from everfaas_core.client.http import TIMEOUT_S, Api
+from everfaas_core.client.patience import Patience
 from everfaas_core.client.pending import vanished
 from everfaas_core.client.slips import Waiter
 
@@ -36,44 +36,9 @@ ALONE_S: Final = 0.05
 
 AGAIN_S: Final = 10.0  # how long the next ones wait
 SENDERS_KEPT_S: Final = 5.0  # an idle thread ends after so long
-PAUSE_S_FIRST: Final = 0.05
-PAUSE_S_MAX: Final = 2.0
 TERMINAL: Final = frozenset({"COMPLETED", "FAILED", "CANCELLED"})
 
 _log = logging.getLogger(__name__)
-
-
-class Patience:
-    """Pauses between tries, ever longer, until an API that does not answer has been waited for long enough."""
-
-    def __init__(self, patience_s: float, stopped: Callable[[float], bool]) -> None:
-        self._patience_s = patience_s
-        self._stopped = stopped
-        self._deadline: float | None = None
-        self._pause_s = PAUSE_S_FIRST
-
-    def answered(self) -> None:
-        """Begin anew."""
-        self._deadline = None
-        self._pause_s = PAUSE_S_FIRST
-
-    def bear(self, error: ApiFailed) -> None:
-        """Wait a moment after a failure that may pass; raise it if it will not, or has lasted too long."""
-        if isinstance(error, ApiRefused):
-            if not error.passing:
-                raise error
-            if error.status == 429:  # a queue that is full moves on: the API works
-                self._deadline = None
-        elif not isinstance(error, ApiUnreachable):
-            raise error
-        now = time.monotonic()
-        if self._deadline is None:
-            self._deadline = now + self._patience_s
-        if now >= self._deadline:
-            raise error
-        if self._stopped(min(self._pause_s, self._deadline - now)):
-            raise error
-        self._pause_s = min(self._pause_s * 2, PAUSE_S_MAX)
 
 
 class Outbox:
@@ -210,6 +175,7 @@ class Outbox:
                 for call in taken:
                     call.waiter.failed(error)
             finally:
+                taken = None  # who waits for more keeps no future alive
                 with self._changed:
                     if alone:
                         self._alone -= 1

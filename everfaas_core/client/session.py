@@ -16,10 +16,11 @@ from typing import Any, Final
 
 from everfaas_core.client.calls import Call
 from everfaas_core.client.collector import Collector
-from everfaas_core.client.errors import ApiFailed, ApiRefused, ClientClosed, ShippingWarning
+from everfaas_core.client.errors import ApiFailed, ApiUnreachable, ClientClosed, ShippingWarning
 from everfaas_core.client.futures import CANCEL_S_MAX, Future
 from everfaas_core.client.http import Api
 from everfaas_core.client.outbox import Outbox
+from everfaas_core.client.patience import Patience
 from everfaas_core.client.slips import Waiter
 from everfaas_core.model.ids import function_id as content_hash
 from everfaas_core.shipping import PackedFunction, Shipper, load_result
@@ -48,6 +49,8 @@ class Session:
         self._packed: dict[str, tuple[PackedFunction, str]] = {}  # id → to register it again, should the store lose it
         self._lock = threading.Lock()
         self._owner = os.getpid()
+        self._reached = False  # the API has answered once
+        self._stopping = threading.Event()
         self.closed = False
         self.collector = Collector(self.api, patience_s)
         self.outbox = Outbox(self.api, self.collector, self.group, self.register_again, patience_s)
@@ -74,6 +77,11 @@ class Session:
                 self._packed.pop(self._functions.popitem(last=False)[1], None)
         return made
 
+    def packed(self, function_id: str) -> PackedFunction | None:
+        """Return what was registered under an id, for its calls: they need not bring the classes that it brings."""
+        known = self._packed.get(function_id)
+        return None if known is None else known[0]
+
     def register_again(self, function_ids: Iterable[str]) -> bool:
         """Register functions that the store has lost; False: one is not ours. Raises ApiFailed."""
         for function_id in set(function_ids):
@@ -90,17 +98,21 @@ class Session:
         return self._persistent("/v1/functions", body)["function_id"]  # type: ignore[no-any-return]  # by the API's contract
 
     def _persistent(self, path: str, body: dict[str, Any]) -> Any:
-        """Post, and again while the API is busy or its store away, for as long as we are patient."""
-        deadline = time.monotonic() + self.patience_s
-        pause_s = 0.05
+        """Post, and again while the API is busy or away, for as long as we are patient.
+
+        An API that has never answered is not waited for: whoever starts a program wants to know that it is not there.
+        """
+        patience = Patience(self.patience_s, self._stopping.wait)
         while True:
             try:
-                return self.api.post(path, body)
-            except ApiRefused as error:
-                if not error.passing or time.monotonic() + pause_s > deadline:
+                answer = self.api.post(path, body)
+            except ApiFailed as error:
+                if isinstance(error, ApiUnreachable) and not self._reached:
                     raise
-            time.sleep(pause_s)
-            pause_s = min(pause_s * 2, 2.0)
+                patience.bear(error)
+            else:
+                self._reached = True
+                return answer
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -127,6 +139,7 @@ class Session:
         """Send what was not sent yet, then stop. Tasks go on; futures that have no outcome get none. Idempotent."""
         if not self.closed:
             self.closed = True
+            self._stopping.set()
             if self._owner == os.getpid():
                 self._at_exit.detach()
                 self.outbox.close(wait_s)

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from everfaas_core.model.ids import FunctionId, TaskId, WorkerId
 from everfaas_core.model.records import AdoptedTask, ClaimedTask
-from everfaas_core.wire.messages import Held, Outcome
+from everfaas_core.wire.messages import Held, Outcome, Said
 
 # ── from links ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -70,7 +70,14 @@ class Undelivered(Struct, frozen=True):
     items: tuple[Held, ...]
 
 
-LinkEvent = Joined | Beaten | Ended | CodeMissing | Draining | Left | Undelivered
+class Told(Struct, frozen=True):
+    """What a worker's attempts have printed, and how far they are. Nothing is decided by it: it goes to the store."""
+
+    worker_id: WorkerId
+    said: Said
+
+
+LinkEvent = Told | Joined | Beaten | Ended | CodeMissing | Draining | Left | Undelivered
 
 # ── from the store ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -168,6 +175,7 @@ __all__ = [
     "Settled",
     "Started",
     "StoreEvent",
+    "Told",
     "Undelivered",
     "WorkerDrained",
 ]

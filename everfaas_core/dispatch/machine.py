@@ -96,6 +96,8 @@ class Machine(Holding):
             case ev.Left(worker_id, returned):
                 if (worker := self.fleet.get(worker_id)) is not None:
                     self._remove(worker, set(returned))
+            case ev.Told(worker_id):
+                self._heard(now, worker_id)
             case ev.Undelivered(worker_id, items):
                 self._on_undelivered(worker_id, items)
             case ev.CodeMissing(worker_id, functions):

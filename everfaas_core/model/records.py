@@ -11,6 +11,7 @@ from typing import Final
 from msgspec import Struct
 
 from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
+from everfaas_core.model.output import Printed, Progress, Progressed
 from everfaas_core.model.states import Cause, Status
 
 PRIORITIES: Final = 10  # 0 … 9, 9 is the most urgent
@@ -103,6 +104,7 @@ class TaskRecord(Struct, frozen=True, kw_only=True):
     result_size_bytes: int = 0
     cancel_requested: bool = False
     retry_of: TaskId | None = None
+    progress: Progress | None = None  # of the latest attempt
 
 
 class ResultRecord(Struct, frozen=True, kw_only=True):
@@ -255,10 +257,13 @@ CLAIM_BYTES_MAX: Final = 32 * 1024 * 1024
 class Turn(Struct, frozen=True, kw_only=True):
     """All that one turn of a dispatcher's loop asks of the store: one round trip, whatever it holds.
 
-    The store applies it in this order: finishes, requeues, starts, adopts, lease, sweep, functions, claim.
+    The store applies it in this order: printed, progress, finishes, requeues, starts, adopts, lease, sweep, functions,
+    claim.
     """
 
     dispatcher_id: DispatcherId
+    printed: tuple[Printed, ...] = ()  # kept of attempts that run only; what is kept already is not kept twice
+    progress: tuple[Progressed, ...] = ()  # of attempts that run only
     finishes: tuple[Finish, ...] = ()
     requeues: tuple[Requeue, ...] = ()
     starts: tuple[Start, ...] = ()

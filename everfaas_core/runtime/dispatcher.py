@@ -210,6 +210,8 @@ class Dispatcher:
         for event in events:
             if isinstance(event, ev.Ended):
                 outcomes.update(((one.task_id, one.attempt), one) for one in event.items)
+            elif isinstance(event, ev.Told):
+                self._turns.errand.tell(event.said)
             elif isinstance(event, ev.Joined | ev.Left):
                 self._report_at = now
                 log_fleet(self._log, event)
@@ -264,6 +266,8 @@ class Dispatcher:
         errand = self._turns.errand
         turn = Turn(
             dispatcher_id=self._config.dispatcher_id,
+            printed=tuple(errand.printed),
+            progress=tuple(errand.progress),
             finishes=tuple(errand.finishes),
             requeues=tuple(errand.requeues),
             starts=tuple(errand.starts),

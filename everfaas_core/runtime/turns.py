@@ -6,6 +6,7 @@ The bytes that bypass the machine are kept here: payloads from Claimed to Run, r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import msgspec
 from msgspec import Struct
@@ -14,6 +15,7 @@ from everfaas_core.dispatch import actions as do
 from everfaas_core.dispatch import events as ev
 from everfaas_core.model.failure import failure_payload
 from everfaas_core.model.ids import FunctionId, TaskId, WorkerId
+from everfaas_core.model.output import PIECE_COST_BYTES, Printed, Progressed
 from everfaas_core.model.records import CLAIM_BYTES_MAX, Adopt, ClaimedTask, Finish, Requeue, Start, Turn, TurnReply
 from everfaas_core.model.states import Cause, Status
 from everfaas_core.runtime.codebook import Codebook
@@ -25,12 +27,17 @@ from everfaas_core.wire.messages import (
     Pulse,
     Quit,
     Refuse,
+    Said,
     Stranger,
     TaskItem,
     Tasks,
     ToWorker,
     Welcome,
 )
+
+PRINTED_BYTES_MAX: Final = 8 * 1024 * 1024
+PROGRESS_MAX: Final = 10_000
+"""Of what attempts have printed, and words of their progress, that wait for the store."""
 
 Letters = list[tuple[WorkerId, ToWorker]]
 
@@ -43,6 +50,9 @@ class Errand(Struct):
     starts: list[Start]
     adopts: list[Adopt]
     functions: set[FunctionId]
+    printed: list[Printed] = []
+    progress: list[Progressed] = []
+    printed_bytes: int = 0
     claim: int = 0
     claim_bytes: int = CLAIM_BYTES_MAX
 
@@ -52,7 +62,26 @@ class Errand(Struct):
         return len(self.finishes) + len(self.requeues) + len(self.starts) + len(self.adopts)
 
     def __bool__(self) -> bool:
-        return bool(self.finishes or self.requeues or self.starts or self.adopts or self.functions or self.claim)
+        work = self.finishes or self.requeues or self.starts or self.adopts or self.functions or self.claim
+        return bool(work or self.printed or self.progress)
+
+    def tell(self, said: Said) -> None:
+        """Add what attempts have printed, as far as there is room: the store may be away for long."""
+        for one in said.printed:
+            size_bytes = len(one.text) + PIECE_COST_BYTES
+            if self.printed_bytes + size_bytes <= PRINTED_BYTES_MAX:
+                self.printed.append(one)
+                self.printed_bytes += size_bytes
+        known = {(one.task_id, one.attempt): one for one in (*self.progress, *said.progress)}
+        self.progress = list(known.values())[-PROGRESS_MAX:]
+
+    def told(self, turn: Turn) -> None:
+        """Forget what the store has been told."""
+        del self.printed[: len(turn.printed)]
+        self.printed_bytes -= sum(len(one.text) + PIECE_COST_BYTES for one in turn.printed)
+        if turn.progress:
+            told = set(turn.progress)
+            self.progress = [one for one in self.progress if one not in told]
 
 
 class Turns:
@@ -181,6 +210,7 @@ class Turns:
         errand = self.errand
         del errand.finishes[: len(turn.finishes)], errand.requeues[: len(turn.requeues)]
         del errand.starts[: len(turn.starts)], errand.adopts[: len(turn.adopts)]
+        errand.told(turn)
         errand.functions.difference_update(turn.functions)
         for function_id, record in zip(turn.functions, reply.functions, strict=True):
             self._codebook.put(function_id, record)

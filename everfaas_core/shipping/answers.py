@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import importlib
 import io
-import json
 import pickle
 import struct
 import sys
 from collections.abc import Callable
 from types import FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import dill
 from cloudpickle import cloudpickle as inner
 
 from everfaas_core.model.failure import as_failure
-from everfaas_core.shipping.copies import copy_of
-from everfaas_core.shipping.rebuild import SHIPPED, minor_version
+from everfaas_core.shipping.copies import copy_of, unimported
+from everfaas_core.shipping.rebuild import SHIPPED, Modules, minor_version
 from everfaas_core.shipping.trouble import ResultUnreadable
 
 PROTOCOL: Final = 5
 _MARK_HEAD: Final = pickle.PROTO + b"\x05" + pickle.BINUNICODE
-_MARK_WORD: Final = b'{"everfaas":'
+_MARK_WORD: Final = "everfaas code"
+MARK_BYTES_MAX: Final = 4096
 _LOADS: Final = frozenset({("dill", "loads"), ("dill._dill", "loads")})
 _CODE_MAKERS: Final = frozenset({"_create_code", "CodeType", "code"})
 SMALL_BYTES: Final = 256  # results below this without a global in them are loaded the short way
@@ -36,20 +36,29 @@ SMALL_BYTES: Final = 256  # results below this without a global in them are load
 # ── in the slot ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def mark(python: str, **more: Any) -> bytes:
+class Mark(NamedTuple):
+    """What the head of a pickle with code in it says."""
+
+    python: str  # minor version of Python whose bytecode it may hold
+    track: str = ""  # for a class, the id that it has at the client
+    module: str = ""
+    qualname: str = ""
+
+
+def mark(python: str, track: str = "", module: str = "", qualname: str = "") -> bytes:
     """Return the head of a pickle that holds code: a text that unpicklers push and drop again."""
-    text = _MARK_WORD + f' "{python}"'.encode() + (b", " + json.dumps(more)[1:].encode() if more else b"}")
+    text = "\n".join((_MARK_WORD, python, track, module, qualname)).encode()
     return _MARK_HEAD + struct.pack("<I", len(text)) + text + pickle.POP
 
 
-def read_mark(payload: bytes) -> dict[str, Any] | None:
+def read_mark(payload: bytes) -> Mark | None:
     """Return what the mark of a pickle says, or None if there is none."""
     at = len(_MARK_HEAD) + 4
-    if not payload.startswith(_MARK_HEAD) or payload[at : at + len(_MARK_WORD)] != _MARK_WORD:
+    if not payload.startswith(_MARK_HEAD):
         return None
     (size,) = struct.unpack_from("<I", payload, at - 4)
-    said: dict[str, Any] = json.loads(payload[at : at + size])
-    return said
+    word, *said = payload[at : at + min(size, MARK_BYTES_MAX)].decode(errors="replace").split("\n")
+    return Mark(*said) if word == _MARK_WORD and len(said) == 4 else None
 
 
 class AnswerPickler(pickle.Pickler):
@@ -61,24 +70,31 @@ class AnswerPickler(pickle.Pickler):
     def __init__(self, file: io.BytesIO, main: ModuleType, by_dill: Callable[[Any], bytes]) -> None:
         super().__init__(file, protocol=PROTOCOL)
         self._by_dill = by_dill
-        self._copies = main.__dict__[SHIPPED].copies
+        self._dull: set[type] = set()  # types whose instances pickle by themselves
+        self._modules: Modules = main.__dict__[SHIPPED]
 
     def reducer_override(self, obj: Any) -> Any:
         """Say how to pickle an object; called by the pickler."""
         kind = type(obj)
+        if kind in self._dull:
+            return NotImplemented
         if kind is not FunctionType and not issubclass(kind, type):
+            self._dull.add(kind)
             return NotImplemented
         if _importable(obj):
             return NotImplemented
         if kind is FunctionType:
             return dill.loads, (self._copy(obj),)
-        copy = self._copies.get(obj)
+        copy = self._modules.copies.get(obj)
         if copy is None:
-            copy = self._copies[obj] = self._copy(obj, **{"class": inner._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj)})
+            track = inner._DYNAMIC_CLASS_TRACKER_BY_CLASS.get(obj, "")
+            copy = self._modules.copies[obj] = self._copy(obj, track, obj.__module__, obj.__qualname__)
         return dill.loads, (copy,)
 
-    def _copy(self, obj: Any, **more: Any) -> bytes:
-        return mark(minor_version(), ref=[obj.__module__, obj.__qualname__], **more) + copy_of(obj, self._by_dill)
+    def _copy(self, obj: Any, *names: str) -> bytes:
+        with unimported(self._modules):
+            copy = copy_of(obj, self._by_dill)
+        return mark(minor_version(), *names) + copy
 
 
 def _importable(obj: Any) -> bool:
@@ -99,7 +115,7 @@ class AnswerUnpickler(dill.Unpickler):  # type: ignore[misc] # dill has no types
     def __init__(self, payload: bytes) -> None:
         super().__init__(io.BytesIO(payload))
         said = read_mark(payload)
-        self._python = None if said is None else said["everfaas"]
+        self._python = None if said is None else said.python
 
     def find_class(self, module: str, name: str) -> Any:
         """Resolve a global of the stream; called by the unpickler."""
@@ -145,17 +161,14 @@ def open_marked(data: bytes) -> Any:
     return AnswerUnpickler(data).load()
 
 
-def _own_class(said: dict[str, Any]) -> Any:
-    tracked = inner._DYNAMIC_CLASS_TRACKER_BY_ID.get(said.get("class"))
-    if tracked is not None:
+def _own_class(said: Mark) -> Any:
+    tracked = inner._DYNAMIC_CLASS_TRACKER_BY_ID.get(said.track) if said.track else None
+    if tracked is not None or not said.module or "<locals>" in said.qualname:
         return tracked
-    module, qualname = said.get("ref", (None, ""))
-    if module is None or "<locals>" in qualname or "class" not in said:
-        return None
     found: Any
     try:
-        found = sys.modules.get(module) or importlib.import_module(module)
-        for part in qualname.split("."):
+        found = sys.modules.get(said.module) or importlib.import_module(said.module)
+        for part in said.qualname.split("."):
             found = getattr(found, part)
     except Exception:  # noqa: BLE001 - a user's module can raise anything when it is imported
         return None

@@ -7,10 +7,13 @@ written as a class that holds the same data.
 from __future__ import annotations
 
 import collections
+import contextlib
 import enum
 import pickle
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from types import ModuleType
 from typing import Any, Final
 
 import dill
@@ -26,6 +29,21 @@ class _Made:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return self._call
+
+
+@contextlib.contextmanager
+def unimported(names: Iterable[str]) -> Iterator[None]:
+    """Keep dill from importing modules in which it looks for what it pickles: they are the client's, and came by value.
+
+    A module of the same name that the worker has must not be run for that.
+    """
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update({name: ModuleType(name) for name in hidden})
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
 
 
 def copy_of(obj: Any, by_dill: Callable[[Any], bytes]) -> bytes:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Final, NamedTuple
 
+from everfaas_core.shipping.reading import annotations_of
 from everfaas_core.shipping.trouble import NotShippable
 
 DEPTH_MAX: Final = 12  # steps from what was packed to the culprit
@@ -62,7 +63,7 @@ def _way(where: list[str], what: str) -> str:
             through.append(label)
         else:
             said += f" of {label}"
-    if not _stands_alone(through[-1] if through else said):
+    if not where or not _stands_alone(where[0]):
         if through:
             through.append(what)
         else:
@@ -122,6 +123,8 @@ def _of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
         yield f"default of {key!r} of {name}", value
     for key, value in function.__dict__.items():
         yield f"attribute {key!r} of {name}", value
+    for key, value in annotations_of(function).items():
+        yield f"annotation {key!r} of {name}", value
 
 
 def _of_instance(thing: Any) -> Iterator[tuple[str, Any]]:

@@ -47,15 +47,15 @@ class Origins:
             return True
         known = self._known.get(name)
         if known is None:
-            known = self._known[name] = self._decide(name)
+            known = self._decide(name)
+            if name in sys.modules:  # else it may still come, from wherever
+                self._known[name] = known
         return known
 
     def _decide(self, name: str) -> bool:
         root = name.partition(".")[0]
         if root in ON_WORKERS:
             return False
-        if self._ship and any(name == one or name.startswith(one + ".") for one in self._ship):
-            return True
         module = sys.modules.get(name)
         file = _spec_file(root) if module is None else _file_of(module)
         if file is _ABSENT:
@@ -64,7 +64,7 @@ class Origins:
             return module is not None and root not in sys.stdlib_module_names and module.__spec__ is None
         if file.endswith(tuple(EXTENSION_SUFFIXES)):
             return False  # machine code stays where it was built
-        return not self.installed(file)
+        return not self.installed(file) or any(name == one or name.startswith(one + ".") for one in self._ship)
 
     def installed(self, file: str) -> bool:
         """Tell whether a file belongs to the standard library or to an installed distribution."""

@@ -21,9 +21,9 @@ from typing import Any, Final
 import cloudpickle
 from cloudpickle import cloudpickle as inner
 
-from everfaas_core.shipping import rebuild
+from everfaas_core.shipping import classes, rebuild
 from everfaas_core.shipping.origin import Origins
-from everfaas_core.shipping.reading import Book, Facts
+from everfaas_core.shipping.reading import Book, Facts, annotations_of, names_in
 from everfaas_core.shipping.source import LibraryFile, Place, Unit
 from everfaas_core.shipping.using import Uses
 from everfaas_core.shipping.watching import Watch
@@ -31,6 +31,7 @@ from everfaas_core.shipping.watching import Watch
 PROTOCOL: Final = 5  # read by every Python that everfaas runs on
 OF_A_MODULE: Final = ("__name__", "__package__", "__file__", "__path__")
 FIELD_ARGUMENTS: Final = ("default", "default_factory", "init", "repr", "hash", "compare", "kw_only")
+SENTINELS: Final = ("MISSING", "KW_ONLY", "_HAS_DEFAULT_FACTORY")
 LRU_CACHE: Final = type(functools.lru_cache(maxsize=1)(lambda: None))
 
 
@@ -82,9 +83,10 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
             return self._class(obj)
         if issubclass(kind, ModuleType):
             return self._module(obj)
-        if kind.__module__.startswith("everfaas_core.") and hasattr(obj, "__wrapped__"):
+        module = kind.__module__
+        if type(module) is str and module.startswith("everfaas_core.") and hasattr(obj, "__wrapped__"):
             return rebuild.same, (obj.__wrapped__,)  # what @function made: in the slot, the function itself
-        if kind is not BuiltinFunctionType and not issubclass(kind, enum.Enum) and kind.__module__ != "dataclasses":
+        if kind is not BuiltinFunctionType and not issubclass(kind, enum.Enum) and module != "dataclasses":
             self.traces.watch.steady = False  # an instance can change
         self._dull.add(kind)
         return NotImplemented
@@ -95,7 +97,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
         if not isinstance(name, str) or self._origins.by_value(name):
             return True
         found: Any = sys.modules.get(name)
-        for part in obj.__qualname__.split("."):
+        for part in getattr(obj, "__qualname__", "").split("."):
             found = getattr(found, part, None)
         return found is not obj
 
@@ -126,14 +128,20 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
         modules: Iterable[tuple[ModuleType, Mapping[str, Any]]],
     ) -> tuple[Any, ...]:
         namespace = function.__globals__
+        annotations = annotations_of(function)
         variables = {name: namespace[name] for name in facts.globals if name in namespace}
+        for name in names_in(annotations):  # so that calls need not bring the classes of their arguments
+            value = namespace.get(name)
+            if isinstance(value, type) and self.travels(value):
+                variables[name] = value
+                self.traces.watch.names(namespace, [name])
         held = [variables.values(), (content for _, content in _contents(cells))]
         submodules = inner._find_imported_submodules(facts.code, [one for values in held for one in values])
         return (
             (function.__name__, function.__qualname__, function.__module__, function.__doc__),
             function.__defaults__,
             function.__kwdefaults__,
-            _annotations(function),
+            annotations,
             # a copy: the pickler's memory of it must not make the next packing differ
             dict(function.__dict__),
             variables,
@@ -202,12 +210,15 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
             attributes.pop("__replace__", None)
         track = inner._get_or_create_tracker_id(cls)
         if track in self._known:
-            return rebuild.known_class, (rebuild.SCENE, track, cls.__qualname__)
+            return classes.known_class, (rebuild.SCENE, track, cls.__qualname__)
         self.traces.classes.add(track)
         self.traces.watch.class_(cls)
-        # the last two arguments are the id and what cloudpickle may need one day
-        arguments = (rebuild.SCENE, track, make, (*arguments[:-2], None, arguments[-1]))
-        return rebuild.skeleton, arguments, (attributes, slots, rebuild.SCENE), None, None, rebuild.fill_class
+        # The last two are the id, and what cloudpickle may need one day; the fourth is what the class is born with.
+        arguments = [*arguments[:-2], None, arguments[-1]]
+        if "__slots__" in attributes and make is inner._make_skeleton_class and "_fields" not in attributes:
+            arguments[3] = {**arguments[3], "__slots__": attributes["__slots__"]}
+        arguments = (rebuild.SCENE, track, make, tuple(arguments))
+        return classes.skeleton, arguments, (attributes, slots, rebuild.SCENE), None, None, classes.fill_class
 
     def _cell(self, cell: CellType) -> Any:
         if id(cell) in self._in_functions:
@@ -256,14 +267,18 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
             name: value for name in FIELD_ARGUMENTS if (value := getattr(field, name)) is not dataclasses.MISSING
         }
         arguments["metadata"] = dict(field.metadata) or None
-        return rebuild.field, (arguments, field.name, field.type), (None, {"_field_type": field._field_type})
+        return classes.field, (arguments, field.name, field.type), (None, {"_field_type": field._field_type})
 
     def _parameters(self, parameters: Any) -> Any:
-        flags = {name: getattr(parameters, name) for name in rebuild.DATACLASS_FLAGS if hasattr(parameters, name)}
-        return rebuild.parameters, (flags,)
+        flags = {name: getattr(parameters, name) for name in classes.DATACLASS_FLAGS if hasattr(parameters, name)}
+        return classes.parameters, (flags,)
 
     def _scene(self, _scene: Any) -> str:
         return "SCENE"
+
+    def _sentinel(self, sentinel: Any) -> str:
+        """One of a kind, found by its name: what is compared with it by `is` must get the same there."""
+        return next(name for name in SENTINELS if getattr(dataclasses, name) is sentinel)
 
 
 class _Coded:
@@ -292,13 +307,6 @@ def _generated(facts: Facts) -> bool:
     return wraps_repr or facts.code.co_qualname.startswith("__create_fn__.")
 
 
-def _annotations(function: FunctionType) -> dict[str, Any]:
-    try:
-        return function.__annotations__
-    except Exception:  # noqa: BLE001 - from 3.14 on they are code, which may name what is not there
-        return {}
-
-
 _HANDLERS: Final[dict[type, Callable[[ValuePickler, Any], Any]]] = {
     Home: ValuePickler._reduce_home,
     _Coded: ValuePickler._code,
@@ -311,6 +319,7 @@ _HANDLERS: Final[dict[type, Callable[[ValuePickler, Any], Any]]] = {
     LRU_CACHE: ValuePickler._cached,
     typing.TypeVar: ValuePickler._variable,
     dataclasses.Field: ValuePickler._field,
+    **{type(getattr(dataclasses, name)): ValuePickler._sentinel for name in SENTINELS},
     dataclasses._DataclassParams: ValuePickler._parameters,  # type: ignore[attr-defined] # private, and in each class
     type(rebuild.SCENE): ValuePickler._scene,
 }

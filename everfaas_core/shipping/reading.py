@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dis
+import re
 import threading
 from collections import OrderedDict
-from types import CodeType
+from collections.abc import Mapping
+from types import CodeType, FunctionType
 from typing import Any, Final, NamedTuple
 
 import cloudpickle
@@ -16,6 +18,7 @@ GLOBAL_OPS: Final = frozenset(
     {"LOAD_GLOBAL", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
 )
 ATTRIBUTE_OPS: Final = frozenset({"LOAD_ATTR", "LOAD_METHOD", "STORE_ATTR"})
+_NAME: Final = re.compile(r"[A-Za-z_]\w*")
 BOOK_MAX: Final = 4096  # codes whose facts are kept; beyond it the one used longest ago is read again
 
 
@@ -69,6 +72,20 @@ class Book:
         return Facts(
             code, tuple(found), frozenset(names), frozenset(bare), tuple(imports), cloudpickle.dumps(code), place
         )
+
+
+def annotations_of(function: FunctionType) -> dict[str, Any]:
+    """Return a function's annotations; none if they can't be had."""
+    try:
+        return function.__annotations__
+    except Exception:  # noqa: BLE001 - from 3.14 on they are code, which may name what is not there
+        return {}
+
+
+def names_in(annotations: Mapping[str, Any]) -> list[str]:
+    """Return the names in annotations that are text."""
+    texts = [one for one in annotations.values() if type(one) is str]
+    return sorted(set(_NAME.findall(" ".join(texts)))) if texts else []
 
 
 def _read_one(code: CodeType, found: dict[str, None], bare: set[str], imports: list[Import]) -> None:

@@ -10,7 +10,6 @@ import __future__
 import ast
 import linecache
 import os
-import sysconfig
 from collections.abc import Iterator
 from types import CodeType
 from typing import Any, Final, NamedTuple
@@ -18,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from everfaas_core.shipping.trouble import ForeignCode
 
 UNIT_BYTES_MAX: Final = 128 * 1024  # a longer statement does not travel as source
+FILES_MAX: Final = 1000  # whose lines tracebacks know; then all are forgotten
 NESTED: Final = 0x10  # a flag of inner functions, which a feature of old shares
 FUTURES: Final = sum({getattr(__future__, name).compiler_flag for name in __future__.all_feature_names} - {NESTED})
 
@@ -44,6 +44,8 @@ class Unit:
         """Let tracebacks show these lines, unless the file is here."""
         if os.path.exists(self.filename):
             return
+        if len(linecache.cache) > FILES_MAX:
+            linecache.clearcache()
         _, _, lines, _ = linecache.cache.get(self.filename) or (0, None, [], "")  # type: ignore[misc] # never lazy here
         end = self.line - 1 + self.text.count("\n") + 1
         lines = [*lines, *["\n"] * (end - len(lines))]
@@ -59,7 +61,7 @@ class LibraryFile:
 
     def codes(self, name: str, line: int) -> list[CodeType]:
         """Return the codes of this qualified name in this Python's own library. Raises ValueError, SyntaxError."""
-        filename = os.path.join(sysconfig.get_path("stdlib"), self.path)
+        filename = os.path.join(os.path.dirname(os.__file__), self.path)
         try:
             with open(filename, encoding="utf-8") as file:
                 compiled = compile(file.read(), filename, "exec", dont_inherit=True)
@@ -111,13 +113,13 @@ class SourceFinder:
         self._files: dict[str, _File | None] = {}
         self._lines: dict[str, list[str]] = {}
         self._units: dict[tuple[str, int, int], Unit] = {}
-        self._library = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib")})
+        self._library = os.path.dirname(os.__file__) + os.sep
 
     def place(self, code: CodeType, namespace: dict[str, Any]) -> Place | str:
         """Return where a code's source is, or in plain words why there is none."""
         filename, line = code.co_filename, code.co_firstlineno
         if filename.startswith(self._library) and "-packages" + os.sep not in filename:
-            return Place(LibraryFile(os.path.relpath(filename, self._root(filename))), code.co_qualname, 0, 0, 1)
+            return Place(LibraryFile(filename[len(self._library) :]), code.co_qualname, 0, 0, 1)
         lines = linecache.getlines(filename, namespace)
         if not lines:
             return _absence(filename)
@@ -132,9 +134,6 @@ class SourceFinder:
         if unit is None:
             return f"the statement around line {line} of {filename} is longer than {UNIT_BYTES_MAX} bytes"
         return Place(unit, code.co_name, line, nth, len(codes))
-
-    def _root(self, filename: str) -> str:
-        return next(root for root in self._library if filename.startswith(root))
 
     def _unit(self, filename: str, file: _File, line: int, futures: int) -> Unit | None:
         start, end = next(span for span in file.spans if span[0] <= line <= span[1])

@@ -18,6 +18,7 @@ _EMPTY: Final = object()
 _FIXED: Final = frozenset(
     {int, float, complex, bool, str, bytes, type(None), type(...), range}
     | {FunctionType, BuiltinFunctionType, ModuleType, MemberDescriptorType, GetSetDescriptorType}
+    | {type(functools.lru_cache(repr))}  # as for functions, what it is made of is watched where it is packed
 )
 TUPLE_MAX: Final = 32  # a longer tuple is not looked through
 

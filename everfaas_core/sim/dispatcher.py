@@ -107,6 +107,8 @@ class Reign:
             if isinstance(event, ev.Ended):
                 for one in event.items:
                     outcomes[one.task_id, one.attempt] = one
+            elif isinstance(event, ev.Told):
+                self.turns.errand.tell(event.said)
             elif isinstance(event, ev.Joined | ev.Left):
                 self._report_at = now
         if (self._rung and now >= self._store_at) or now >= self._report_at:
@@ -136,6 +138,8 @@ class Reign:
         self._busy = True
         turn = Turn(
             dispatcher_id=self.dispatcher_id,
+            printed=tuple(errand.printed),
+            progress=tuple(errand.progress),
             finishes=tuple(errand.finishes),
             requeues=tuple(errand.requeues),
             starts=tuple(errand.starts),

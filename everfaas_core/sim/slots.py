@@ -16,11 +16,11 @@ from everfaas_core.model.states import Cause
 from everfaas_core.sim.clock import Clock
 from everfaas_core.sim.ledger import Deed, Execution, Ledger
 from everfaas_core.sim.trace import Trace
-from everfaas_core.wire.messages import Held, Outcome, TaskItem, Tasks
+from everfaas_core.wire.messages import Held, Outcome, Said, TaskItem, Tasks
 from everfaas_core.worker import actions as do
 from everfaas_core.worker import events as ev
 from everfaas_core.worker.code_cache import CodeCache
-from everfaas_core.worker.host import FENCE_LATE_S, PULSES_PER_FENCE
+from everfaas_core.worker.fence import FENCE_LATE_S, PULSES_PER_FENCE
 from everfaas_core.worker.machine import Machine
 
 BIRTH_S: Final = 0.010  # from the wish for a slot's process to its first word
@@ -133,6 +133,14 @@ class SimHost:
         self._pulse()
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
+
+    def said(self, now: float) -> Said | None:
+        """Return nothing: simulated functions do not print."""
+        return None
+
+    def said_timer(self) -> float | None:
+        """There is nothing to come."""
+        return None
 
     def next_timer(self) -> float | None:
         """Return when the next turn is due, by the worker's clock."""

@@ -54,6 +54,8 @@ class Switchboard:
                 text = keys((one.task_id, one.attempt) for one in items)
                 self._tell(worker_id, f"Outcomes {text}, granted {granted}")
                 return ev.Ended(worker_id, items, granted, window)
+            case m.Said():
+                return ev.Told(worker_id, message)
             case m.Beat(granted, window):
                 return ev.Beaten(worker_id, granted, window)
             case m.Missing(functions):

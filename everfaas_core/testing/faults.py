@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from everfaas_core.model.errors import StoreUnavailable
 from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
+from everfaas_core.model.output import LogPage
 from everfaas_core.model.records import (
     FleetReport,
     FunctionRecord,
@@ -97,6 +98,14 @@ class FaultyStore:
             return self.inner.group_results(group, cursor, limit, bytes_max=bytes_max, with_results=with_results)
 
         return self._call("group_results", call)
+
+    def task_log(
+        self, task_id: TaskId, cursor: str | None, *, bytes_max: int, attempt: int | None = None
+    ) -> LogPage | None:
+        def call() -> LogPage | None:
+            return self.inner.task_log(task_id, cursor, bytes_max=bytes_max, attempt=attempt)
+
+        return self._call("task_log", call)
 
     def cancel(self, ids: Sequence[TaskId], *, running: bool = True) -> Sequence[str | None]:
         return self._call("cancel", lambda: self.inner.cancel(ids, running=running))

@@ -17,6 +17,7 @@ import dill
 
 from everfaas_core.hookspecs import Mode, StrategyProvider, Transport
 from everfaas_core.model.ids import RANDOM_BYTES, DispatcherId, FunctionId, TaskId, function_id, task_id
+from everfaas_core.model.output import OUTPUT_BYTES_MAX, Stream
 from everfaas_core.model.records import FunctionOptions, FunctionRecord, TaskRecord, TaskSpec
 from everfaas_core.model.states import TERMINAL
 from everfaas_core.ports import LinkContext, Store, UplinkContext
@@ -175,6 +176,13 @@ class House:
         if record is None:
             raise AssertionError(f"{one} is unknown")
         return dill.loads(record.result)  # noqa: S301 - what the test's own function returned
+
+    def printed(self, one: TaskId, stream: Stream = Stream.STDOUT) -> str:
+        """Return what a task has printed so far."""
+        page = self.store.task_log(one, None, bytes_max=OUTPUT_BYTES_MAX)
+        if page is None:
+            raise AssertionError(f"{one} is unknown")
+        return b"".join(piece.text for piece in page.pieces if piece.stream is stream).decode()
 
     def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> tuple[TaskRecord, Any]:
         """Register, submit, wait; return the record and the value or exception."""

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from everfaas_core.hookspecs import Mode, StrategyProvider, Transport
+from everfaas_core.model.output import Stream
 from everfaas_core.model.states import Cause, Status
 from everfaas_core.ports import Store
 from everfaas_core.testing.house import House
@@ -102,6 +103,61 @@ class ModeContract:
         assert [one.attempt for one in record.attempts] == [1, 2, 3]
         assert str(house.result(crashing[0])).startswith("WorkerFailure")
         assert {one.status for one in house.wait(*others)} == {Status.COMPLETED}
+
+    def test_what_a_function_prints_is_in_the_log_when_it_has_ended(self, house: House) -> None:
+        def talk(n: int) -> None:
+            import sys
+
+            print("number", n)  # noqa: T201 - what this is about
+            print("error", n, file=sys.stderr)  # noqa: T201 - what this is about
+            if n % 20 == 0:
+                os.write(1, b"past Python\n")
+
+        ids = house.submit(house.register(talk), *[(n,) for n in range(100)])
+        house.wait(*ids)
+        for n, one in enumerate(ids):
+            assert house.printed(one, Stream.STDOUT) == f"number {n}\n" + ("past Python\n" if n % 20 == 0 else "")
+            assert house.printed(one, Stream.STDERR) == f"error {n}\n"
+
+    def test_the_last_words_of_each_attempt_are_kept(self, house: House) -> None:
+        def last_words() -> None:
+            print("I am done for")  # noqa: T201 - what this is about
+            os._exit(3)
+
+        (one,) = house.submit(house.register(last_words), (), max_attempts=2)
+        house.wait(one)
+        page = house.store.task_log(one, None, bytes_max=1000)
+        assert page is not None
+        assert [(piece.attempt, piece.text) for piece in page.pieces] == [
+            (1, b"I am done for\n"),
+            (2, b"I am done for\n"),
+        ]
+
+    def test_what_runs_is_heard_and_says_how_far_it_is(self, house: House) -> None:
+        def report_and_wait(file: str) -> None:
+            from everfaas_core.inside import progress
+
+            progress(1, 3, "one of three")
+            print("begun")  # noqa: T201 - what this is about
+            while not os.path.exists(file):
+                time.sleep(0.01)
+            for n in (2, 2.5, 3):
+                progress(n, 3)
+
+        file = f"/tmp/everfaas-heard-{os.getpid()}-{time.monotonic_ns()}"  # noqa: S108 - a name that nobody else uses
+        (one,) = house.submit(house.register(report_and_wait), (file,))
+        house.until(lambda: house.printed(one) == "begun\n")
+        house.until(lambda: house.store.tasks([one])[0].progress is not None)  # type: ignore[union-attr]  # it is there
+        (record,) = house.store.tasks([one])
+        assert record is not None
+        assert record.progress is not None
+        assert (record.status, record.progress.done, record.progress.message) == (Status.RUNNING, 1, "one of three")
+        with open(file, "w"):
+            pass
+        (record,) = house.wait(one)
+        assert record.progress is not None
+        assert (record.progress.done, record.progress.total, record.progress.message) == (3, 3, "")
+        os.unlink(file)
 
     def test_a_deadline_kills_the_slot_and_is_final(self, house: House) -> None:
         def forever() -> None:

@@ -21,6 +21,7 @@ from everfaas_core.testing.store_groups import GroupContract
 from everfaas_core.testing.store_history import HistoryContract
 from everfaas_core.testing.store_large import LargeContract
 from everfaas_core.testing.store_leases import LeaseContract
+from everfaas_core.testing.store_output import OutputContract
 from everfaas_core.testing.store_queues import QueueContract
 from everfaas_core.testing.store_retries import RetryContract
 from everfaas_core.testing.store_scene import Scene
@@ -39,6 +40,7 @@ class StoreContract(
     GroupContract,
     HistoryContract,
     LargeContract,
+    OutputContract,
 ):
     """All parts of the contract. Inherit, and define the fixture `make_store`."""
 

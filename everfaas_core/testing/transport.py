@@ -15,9 +15,10 @@ from typing import Final
 
 import pytest
 
-from everfaas_core.dispatch.events import Beaten, Ended, Joined, Left, LinkEvent, Undelivered
+from everfaas_core.dispatch.events import Beaten, Ended, Joined, Left, LinkEvent, Told, Undelivered
 from everfaas_core.model.errors import ConfigError, PortInUse
 from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
+from everfaas_core.model.output import Printed, Progressed, Stream
 from everfaas_core.model.states import Cause
 from everfaas_core.ports import Link, LinkContext, SlotHost, Uplink
 from everfaas_core.runtime.poll import Poller
@@ -29,6 +30,7 @@ from everfaas_core.wire.messages import (
     Hello,
     Outcome,
     Outcomes,
+    Said,
     Stranger,
     TaskItem,
     Tasks,
@@ -179,6 +181,18 @@ class TransportContract:
         ended = pair.until_heard(Ended)
         assert isinstance(ended, Ended)
         assert (ended.items[0].result, ended.granted, ended.window) == (payload, 5, 9)
+
+    def test_what_tasks_print_comes_in_before_their_outcomes(self, pair: Pair) -> None:
+        pair.join(pair.uplinks[0], self.mode)
+        said = Said(
+            (Printed(TaskId("t"), 1, Stream.STDERR, 7, bytes(range(256)) * 256),),
+            (Progressed(TaskId("t"), 1, 1, 2.5, "é"),),
+        )
+        pair.uplinks[0].send(said)
+        pair.uplinks[0].send(Outcomes((Outcome(TaskId("t"), 1, Cause.OK, b""),), 5, 9))
+        pair.drive(lambda: len(pair.heard) == 2)
+        assert pair.heard[0] == Told(W, said)
+        assert isinstance(pair.heard[1], Ended)
 
     def test_tasks_for_a_worker_that_is_not_there_are_undelivered(self, pair: Pair) -> None:
         item = TaskItem(TaskId("t"), 4, FunctionId("f"), b"", None)

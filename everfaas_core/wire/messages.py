@@ -13,6 +13,7 @@ from typing import Final
 from msgspec import Struct
 
 from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
+from everfaas_core.model.output import Printed, Progressed
 from everfaas_core.model.states import Cause
 
 PROTOCOL_VERSION: Final = 1
@@ -103,6 +104,16 @@ class Outcomes(Message, frozen=True, array_like=True, tag=True):
     window: int = 0
 
 
+class Said(Message, frozen=True, array_like=True, tag=True):
+    """What attempts have printed since I last said so, and how far they are. Comes before their Outcomes.
+
+    Said once: if it is lost, it is lost. The store refuses what is not of an attempt that runs.
+    """
+
+    printed: tuple[Printed, ...] = ()
+    progress: tuple[Progressed, ...] = ()
+
+
 class Missing(Message, frozen=True, array_like=True, tag=True):
     """I was sent tasks of functions whose code I do not have (or no longer)."""
 
@@ -187,5 +198,5 @@ class Quit(Message, frozen=True, array_like=True, tag=True):
     """Drain: accept no more, finish what runs, say Bye, exit."""
 
 
-ToDispatcher = Hello | Beat | Outcomes | Missing | Draining | Bye
+ToDispatcher = Hello | Beat | Outcomes | Said | Missing | Draining | Bye
 ToWorker = Welcome | Peers | Refuse | Tasks | Ack | Kill | Pulse | Stranger | Quit

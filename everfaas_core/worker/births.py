@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 class Ask(IntEnum):
     """What the worker asks of the nursery."""
 
-    FORK = 1  # start a slot; its ends of a socket pair and of a pipe come with the record
+    FORK = 1  # start a slot; FORK_FDS come with the record: its ends of the channel, of its tokens, stdout and stderr
     KILL = 2  # kill a slot with all its descendants
     PULSE = 3  # the worker lives; `number` ms without another one, and all slots are killed (0: never)
 
@@ -32,7 +32,7 @@ class Why(IntEnum):
 
 
 class Request(NamedTuple):
-    """`birth` names one life of a slot; `number` is a FORK's cell of the begun counters, or a PULSE's milliseconds."""
+    """`birth` names one life of a slot; `number` is a FORK's cell of the shared memory, or a PULSE's milliseconds."""
 
     ask: Ask
     birth: int
@@ -52,6 +52,7 @@ class Report(NamedTuple):
 _REQUEST: Final = struct.Struct("<BxxxII")
 _REPORT: Final = struct.Struct("<BBxxIixxxxQ")
 REQUEST_BYTES: Final = _REQUEST.size
+FORK_FDS: Final = 4
 
 
 def pack_request(request: Request) -> bytes:

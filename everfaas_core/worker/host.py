@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -15,17 +14,18 @@ from msgspec import Struct
 from everfaas_core.model.errors import WireError
 from everfaas_core.model.ids import FunctionId
 from everfaas_core.ports import Selector
-from everfaas_core.wire.messages import Held, Outcome, Tasks
+from everfaas_core.wire.messages import Held, Outcome, Said, Tasks
 from everfaas_core.worker import actions as do
 from everfaas_core.worker import events as ev
 from everfaas_core.worker.births import Report, Tell, Why
 from everfaas_core.worker.channel import Channel, Tokens, make_pipe
 from everfaas_core.worker.code_cache import CodeCache
+from everfaas_core.worker.fence import Fence
+from everfaas_core.worker.hearing import Hearing
 from everfaas_core.worker.machine import Machine
-from everfaas_core.worker.nursery import Nursery
+from everfaas_core.worker.nursery import Nursery, death_reason
+from everfaas_core.worker.speech import Speeches
 
-PULSES_PER_FENCE: Final = 4
-FENCE_LATE_S: Final = 0.05
 CLOSED_S_MAX: Final = 0.5
 """A slot whose connection has ended, and that is not dead after so long, is killed."""
 
@@ -66,10 +66,9 @@ class ProcessHost:
         self._outcomes: list[Outcome] = []
         self._missing: list[FunctionId] = []
         self._early: list[ev.Event] = []  # learnt while carrying out actions
-        self._fence_s = config.fence_s
-        self._fence_until: float | None = None
-        self._fenced = False  # the nursery expects pulses
-        self._pulse_at = 0.0
+        self._fence = Fence(config.fence_s)
+        self._speeches = Speeches()
+        self._hearing = Hearing(self._machine.slots, self._speeches, self._machine.holds)
         self._closed = False
 
     # ── ports.SlotHost ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -102,6 +101,7 @@ class ProcessHost:
     def start(self, selector: Selector) -> None:
         """Start the nursery and all slots; `ready` tells when the first one is up, some 0.2 s later."""
         self._selector = selector
+        self._hearing.start(selector)
         self._step(self._clock(), ())
 
     def ready(self) -> bool:
@@ -137,12 +137,28 @@ class ProcessHost:
         if self._closed:
             return ()
         events = self._hear_channels(ready_fds)
+        self._hearing.turn(now, ready_fds)
         events += self._hear_nursery()
         self._kill_suspects(now)
         self._step(now, events)
-        self._keep_fence(now)
+        self._fence.keep(now, self._nursery, idle=self._machine.idle())
         outcomes, self._outcomes = self._outcomes, []
+        if self._speeches:
+            self._speeches.end(outcomes)
         return outcomes
+
+    def said(self, now: float) -> Said | None:
+        """Return what attempts have printed, and how far they are, if that is due; before the outcomes of `turn`."""
+        said = self._speeches.take(now) if self._speeches else None
+        if said is not None and self._log.isEnabledFor(logging.DEBUG):
+            for one in said.printed:
+                text = one.text.decode(errors="replace").rstrip("\n")
+                self._log.debug("task %s, attempt %d, %s: %s", one.task_id, one.attempt, one.stream, text)
+        return said
+
+    def said_timer(self) -> float | None:
+        """Return from when on `said` has something, or None."""
+        return self._speeches.due() if self._speeches else None
 
     def next_timer(self) -> float | None:
         """Return the instant of the next deadline, respawn or pulse; the past if outcomes wait to be fetched."""
@@ -151,8 +167,7 @@ class ProcessHost:
         due = [*self._suspects.values()]
         if (planned := self._machine.next_timer()) is not None:
             due.append(planned)
-        if self._fenced:
-            due.append(self._pulse_at)
+        due += [one for one in (self._fence.due, self._hearing.next_timer()) if one is not None]
         return min(due, default=None)
 
     def close(self) -> None:
@@ -163,6 +178,7 @@ class ProcessHost:
         if self._nursery is not None:
             self._nursery.close()
             self._nursery = None
+        self._hearing.end()
 
     # ── beyond the port, for agents and tests ────────────────────────────────────────────────────────────────────────
 
@@ -184,12 +200,7 @@ class ProcessHost:
         At `until` (monotonic) they are killed in any case, FENCE_LATE_S later than this process would stop what runs.
         The fence stands while there is something to run: idle slots need none, and then nobody wakes for it.
         """
-        self._fence_s = fence_s
-        self._fence_until = until
-        if fence_s is None:
-            self._open_fence()
-        elif not self._machine.idle():
-            self._pulse(self._clock())
+        self._fence.change(self._clock(), self._nursery, fence_s, until, idle=self._machine.idle())
 
     def pids(self) -> dict[int, int]:
         """Return the process id of each living slot."""
@@ -214,7 +225,10 @@ class ProcessHost:
     def _hear(self, slot: int, channel: Channel) -> list[ev.Event]:
         events: list[ev.Event] = []
         try:
-            for message in channel.receive():
+            messages = channel.receive()
+            if messages:
+                self._hearing.answered(slot)  # what they had printed is known before they are said to have ended
+            for message in messages:
                 events += [ev.SlotSaid(slot, outcome) for outcome in message.items] or [ev.SlotUp(slot)]
         except WireError as error:
             self._complaints.setdefault(channel.birth, f"the slot's connection was garbled: {error}")
@@ -244,7 +258,7 @@ class ProcessHost:
                 events += self._on_report(report)
         except EOFError:
             nursery, self._nursery = self._nursery, None
-            self._fenced = False
+            self._fence.open(None)
             nursery.close()
             reason = f"the nursery of the worker's slots {nursery.epitaph()}, and the slots with it"
             self._log.error("%s; starting a new one", reason)
@@ -266,7 +280,7 @@ class ProcessHost:
     def _reason(self, report: Report) -> str:
         complaint = self._complaints.get(report.birth)
         if report.why is Why.FENCED:
-            return f"the worker showed no life for {self._fence_s or 0:g} s, so its slots were stopped"
+            return f"the worker showed no life for {self._fence.fence_s or 0:g} s, so its slots were stopped"
         if report.why is Why.ASKED:
             return complaint or "the slot was killed by its worker"
         return death_reason(report.number)
@@ -280,11 +294,15 @@ class ProcessHost:
             if not said:
                 break
             events += said
+        if strays := self._hearing.last_words(slot):
+            level = logging.DEBUG if begun else logging.WARNING  # what kept it from its start is the operator's
+            self._log.log(level, "slot %d, outside of a task: %s", slot, strays.decode(errors="replace").rstrip())
         self._hang_up(slot)
         self._log.debug("slot %d: %s", slot, reason)
         return [*events, ev.SlotDown(slot, reason, begun)]
 
     def _hang_up(self, slot: int) -> None:
+        self._hearing.close(slot)
         channel = self._channels.pop(slot)
         self._slots.pop(channel.birth, None)
         self._complaints.pop(channel.birth, None)
@@ -309,8 +327,7 @@ class ProcessHost:
         for action in actions:
             match action:
                 case do.Feed(slot, items, functions):
-                    if self._fence_s is not None and not self._fenced:
-                        self._pulse(self._clock())  # before anything can run
+                    self._fence.raise_for(self._clock(), self._nursery)  # before anything can run
                     self._channels[slot].feed(Tasks(items, tuple(self._codes.get(one) for one in functions)))
                     self._watch(self._channels[slot])
                 case do.Recall(slot):
@@ -328,68 +345,33 @@ class ProcessHost:
 
     def _spawn(self, slot: int) -> None:
         assert self._selector is not None
+        theirs: list[int] = []  # copied to the slot
         try:
             if self._nursery is None:
                 # This process's directory first: functions pickled by reference are looked for where it was started.
                 path = [str(Path.cwd()), *(str(Path(one).absolute()) for one in self._config.path)]
-                nursery = Nursery(self._config.slots, path, self._config.keep_env)
+                nursery = Nursery(self._hearing.cells_fd, path, self._config.keep_env)
                 nursery.start(self._selector)
                 self._nursery = nursery
-            ours, theirs = make_pipe()
+            theirs += self._hearing.open(slot)
+            ours, end = make_pipe()
+            theirs.append(end.detach())
             tokens = Tokens()
         except OSError as error:  # out of processes or descriptors: the machine tries again, ever more slowly
             self._log.error("a slot can't be started: %s", error)
+            self._hearing.close(slot)
             self._early.append(ev.SlotDown(slot, f"a slot can't be started: {error}", 0))
-            return
-        self._births += 1
-        channel = Channel(ours, self._births, tokens)
-        self._channels[slot] = channel
-        self._slots[channel.birth] = slot
-        self._selector.register(channel.fileno())
-        with theirs:
-            self._nursery.fork(channel.birth, slot, [theirs.fileno(), tokens.reader])
+        else:
+            self._births += 1
+            channel = Channel(ours, self._births, tokens)
+            self._channels[slot] = channel
+            self._slots[channel.birth] = slot
+            self._selector.register(channel.fileno())
+            self._nursery.fork(channel.birth, slot, [theirs[2], tokens.reader, *theirs[:2]])
+        for fd in theirs:
+            os.close(fd)
 
     def _watch(self, channel: Channel) -> None:
         if self._selector is not None and not channel.ended and channel.choked != channel.watched_for_room:
             channel.watched_for_room = channel.choked
             self._selector.register(channel.fileno(), write=channel.choked)
-
-    def _keep_fence(self, now: float) -> None:
-        """Show life when that is due, or take the fence away when there is nothing left that it would stop."""
-        if not self._fenced or now < self._pulse_at:
-            return
-        if self._machine.idle():
-            self._open_fence()
-        else:
-            self._pulse(now)
-
-    def _pulse(self, now: float) -> None:
-        if self._fence_s is not None and self._nursery is not None:
-            self._fenced = True
-            self._pulse_at = now + self._fence_s / PULSES_PER_FENCE
-            self._nursery.pulse(self._fence_from(now))
-
-    def _open_fence(self) -> None:
-        if self._fenced and self._nursery is not None:
-            self._nursery.pulse(None)
-        self._fenced = False
-
-    def _fence_from(self, now: float) -> float | None:
-        """Return how long from now the slots may live without another sign of life."""
-        if self._fence_s is None or self._fence_until is None:
-            return self._fence_s
-        left_s = self._fence_until + FENCE_LATE_S - now
-        return min(self._fence_s, left_s) if left_s > 0 else self._fence_s
-
-
-def death_reason(status: int) -> str:
-    """Say how a slot's process ended, from its wait status."""
-    if os.WIFSIGNALED(status):
-        signum = os.WTERMSIG(status)
-        try:
-            name = signal.Signals(signum).name
-        except ValueError:
-            name = "a real-time signal"
-        hint = "; the system does that when memory runs out" if signum == signal.SIGKILL else ""
-        return f"the slot's process was killed by signal {signum} ({name}){hint}"
-    return f"the slot's process exited with status {os.waitstatus_to_exitcode(status)} in the middle of it (os._exit?)"

@@ -17,18 +17,13 @@ from everfaas_core.wire.messages import Held, Outcome, TaskItem
 from everfaas_core.worker import actions as do
 from everfaas_core.worker import events as ev
 from everfaas_core.worker.pipes import RECALL_S, Pipes
-from everfaas_core.worker.slot_state import BROKEN_STARTS, Phase, SlotState
+from everfaas_core.worker.slot_state import BROKEN_STARTS, Phase, SlotState, held
 
 WAITED_S_MAX: Final = 0.1
 """When no slot has taken a task for so long, what waits here goes back, for a worker that may have a slot free."""
 
 WAITING_MAX: Final = 10_000
 """Tasks that wait for a slot or for code; what comes beyond it is given back at once."""
-
-
-def held(item: TaskItem) -> Held:
-    """Return the key of an attempt."""
-    return item.task_id, item.attempt
 
 
 class Machine:
@@ -69,6 +64,10 @@ class Machine:
             queue = [held(item) for item in self.slots[index].queue]
             behind += queue[len(queue) - count :]
         return [key for key, slot in self._attempts.items() if slot is None] + behind
+
+    def holds(self, key: Held) -> bool:
+        """Tell whether an attempt was accepted and is not reported."""
+        return key in self._attempts
 
     def idle(self) -> bool:
         """Tell whether nothing runs or waits to run; what came too late in a drain does not count."""

@@ -52,8 +52,8 @@ def scrubbed(environment: Mapping[str, str], keep: Collection[str] = ()) -> dict
 class Nursery:
     """One nursery process. When it dies, `reports` says so by raising EOFError; then make a new one."""
 
-    def __init__(self, cells: int, path: Sequence[str], keep_env: Collection[str] = ()) -> None:
-        self._cells = cells
+    def __init__(self, cells_fd: int, path: Sequence[str], keep_env: Collection[str] = ()) -> None:
+        self._cells_fd = cells_fd
         self._path = list(path)
         self._keep_env = keep_env
         self._control: socket.socket | None = None
@@ -68,7 +68,7 @@ class Nursery:
         settings = {
             "root": str(Path(everfaas_core.__file__).parent.parent),
             "control": theirs.fileno(),
-            "cells": self._cells,
+            "cells": self._cells_fd,
             "path": self._path,
         }
         with theirs:
@@ -76,7 +76,7 @@ class Nursery:
                 [sys.executable, "-P", "-c", _BOOT, json.dumps(settings)],
                 stdin=subprocess.DEVNULL,
                 env=scrubbed(os.environ, self._keep_env),
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), self._cells_fd],
                 start_new_session=True,  # a Ctrl-C in the terminal is the worker's to handle
             )
         ours.setblocking(False)
@@ -93,7 +93,7 @@ class Nursery:
         return -1 if self._control is None else self._control.fileno()
 
     def fork(self, birth: int, cell: int, fds: Sequence[int]) -> None:
-        """Ask for a slot that serves these two: its end of the connection, and of its tokens. They are copied."""
+        """Ask for a slot with these, which are copied: its ends of the channel, the tokens, stdout and stderr."""
         self._ask(Request(Ask.FORK, birth, cell), fds)
 
     def kill(self, birth: int) -> None:
@@ -166,3 +166,16 @@ class Nursery:
     def _kill(self) -> None:
         if self._process is not None:
             self._process.kill()
+
+
+def death_reason(status: int) -> str:
+    """Say how a slot's process ended, from its wait status."""
+    if os.WIFSIGNALED(status):
+        signum = os.WTERMSIG(status)
+        try:
+            name = signal.Signals(signum).name
+        except ValueError:
+            name = "a real-time signal"
+        hint = "; the system does that when memory runs out" if signum == signal.SIGKILL else ""
+        return f"the slot's process was killed by signal {signum} ({name}){hint}"
+    return f"the slot's process exited with status {os.waitstatus_to_exitcode(status)} in the middle of it (os._exit?)"

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import mmap
 import os
 import selectors
 import signal
@@ -22,11 +21,13 @@ import sys
 import time
 import traceback
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from everfaas_core.runtime.processes import death_signal_setter
 from everfaas_core.worker import slot
 from everfaas_core.worker.births import (
+    FORK_FDS,
     REQUEST_BYTES,
     Ask,
     Report,
@@ -36,9 +37,10 @@ from everfaas_core.worker.births import (
     pack_report,
     take_requests,
 )
+from everfaas_core.worker.cells import BEGUN, Cells
 
 READ_RECORDS_MAX: Final = 64
-FDS_MAX: Final = 2 * READ_RECORDS_MAX  # two with each FORK
+FDS_MAX: Final = FORK_FDS * READ_RECORDS_MAX
 REPORTS_BYTES_MAX: Final = 1 << 20
 """Reports that wait for a worker which does not read. At this mark the nursery ends, and all slots with it."""
 
@@ -50,13 +52,12 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 class NurseryProcess:
-    """Runs until the control socket ends. `cells` is how many slots can live at a time."""
+    """Runs until the control socket ends. `cells` are those of the slots."""
 
-    def __init__(self, control: socket.socket, cells: int) -> None:
+    def __init__(self, control: socket.socket, cells: Cells) -> None:
         self._control = control
         self._selector = selectors.DefaultSelector()
-        self._memory = mmap.mmap(-1, 8 * max(cells, 1))  # shared with the slots, which count what they begin
-        self._begun = memoryview(self._memory).cast("Q")
+        self._cells = cells
         self._births: dict[int, Request] = {}  # pid → what it was born of
         self._pids: dict[int, int] = {}  # birth → pid
         self._why: dict[int, Why] = {}  # pid → who killed it
@@ -121,7 +122,7 @@ class NurseryProcess:
         for request in take_requests(self._incoming):
             match request.ask:
                 case Ask.FORK:
-                    self._fork(request, self._fds.popleft(), self._fds.popleft())
+                    self._fork(request, [self._fds.popleft() for _ in range(FORK_FDS)])
                 case Ask.KILL:
                     pid = self._pids.get(request.birth)
                     if pid is not None:
@@ -129,24 +130,25 @@ class NurseryProcess:
                 case Ask.PULSE:
                     self._fence_at = time.monotonic() + request.number / 1000 if request.number else None
 
-    def _fork(self, request: Request, fd: int, tokens_fd: int) -> None:
-        self._begun[request.number] = 0
+    def _fork(self, request: Request, fds: Sequence[int]) -> None:
+        failure = 0
         try:
             pid = os.fork()
         except OSError as error:
-            os.close(fd)
-            os.close(tokens_fd)
-            self._tell(Report(Tell.STILLBORN, Why.ITSELF, request.birth, error.errno or 0, 0))
-            return
+            pid, failure = -1, error.errno or 0
         if pid == 0:
-            self._become_slot(fd, tokens_fd, request.number)
-        os.close(fd)
-        os.close(tokens_fd)
+            self._become_slot(fds, request.number)
+        for fd in fds:
+            os.close(fd)
+        if pid < 0:
+            self._tell(Report(Tell.STILLBORN, Why.ITSELF, request.birth, failure, 0))
+            return
         self._births[pid] = request
         self._pids[request.birth] = pid
         self._tell(Report(Tell.BORN, Why.ITSELF, request.birth, pid, 0))
 
-    def _become_slot(self, fd: int, tokens_fd: int, cell: int) -> NoReturn:
+    def _become_slot(self, fds: Sequence[int], cell: int) -> NoReturn:
+        fd, tokens_fd, out_fd, err_fd = fds
         status = START_FAILED
         try:
             os.setsid()  # a group of its own: killed with its children, and out of reach of the terminal's Ctrl-C
@@ -156,11 +158,13 @@ class NurseryProcess:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._selector.close()
             self._control.close()
+            os.dup2(out_fd, 1)
+            os.dup2(err_fd, 2)
             for other in [int(name) for name in os.listdir("/dev/fd")]:
                 if other > 2 and other not in (fd, tokens_fd):
                     with contextlib.suppress(OSError):  # the descriptor of the listing itself
                         os.close(other)
-            slot.serve(socket.socket(fileno=fd), tokens_fd, self._begun[cell : cell + 1])
+            slot.serve(socket.socket(fileno=fd), tokens_fd, self._cells.cell(cell))
             status = 0
         except BaseException:  # noqa: BLE001 - the last frame of this process: nothing may return into the nursery
             traceback.print_exc()
@@ -188,7 +192,7 @@ class NurseryProcess:
             if request is not None:
                 del self._pids[request.birth]
                 why = self._why.pop(pid, Why.ITSELF)
-                self._tell(Report(Tell.DIED, why, request.birth, status, self._begun[request.number]))
+                self._tell(Report(Tell.DIED, why, request.birth, status, self._cells.cell(request.number)[BEGUN]))
         if reaped:
             self._kill_strays()
 
@@ -256,7 +260,7 @@ class NurseryProcess:
 
 
 def main(settings: dict[str, Any]) -> NoReturn:
-    """Run a nursery. `settings`: `root` (where everfaas_core lies), `control` (descriptor), `cells`, `path`."""
+    """Run a nursery. `settings`: `root` (where everfaas_core lies), `control` and `cells` (descriptors), `path`."""
     control = socket.socket(fileno=settings["control"])
     control.set_inheritable(False)
     sys.argv = [""]
@@ -265,5 +269,7 @@ def main(settings: dict[str, Any]) -> NoReturn:
     sys.path[:0] = settings["path"]
     if root not in sys.path:
         sys.path.append(root)
-    NurseryProcess(control, settings["cells"]).run()
+    cells = Cells(settings["cells"])
+    os.close(settings["cells"])
+    NurseryProcess(control, cells).run()
     os._exit(0)

@@ -22,6 +22,7 @@ import dill
 from everfaas_core.model.failure import failure_payload
 from everfaas_core.model.states import Cause
 from everfaas_core.shipping.answers import AnswerPickler, main_of, mark
+from everfaas_core.shipping.copies import unimported
 from everfaas_core.shipping.rebuild import SHIPPED, minor_version
 from everfaas_core.worker.code import MAIN, Loader
 
@@ -59,33 +60,34 @@ def dump(value: object, main: ModuleType) -> bytes:
 
 
 def _dumps(value: object, main: ModuleType) -> bytes:
+    if type(value) in _PLAIN:
+        return pickle.dumps(value, protocol=PICKLE_PROTOCOL)
+    shipped = main_of(main)
     try:
+        if shipped:
+            return _answer(value, main)  # plain pickle would import the modules of its classes, if they are here, too
         data = pickle.dumps(value, protocol=PICKLE_PROTOCOL)
-        if type(value) in _PLAIN or MAIN.encode() not in data:
+        if MAIN.encode() not in data:
             return data
     except Exception:  # noqa: BLE001, S110 - whatever pickle can't do, dill may
         pass
-    if main_of(main):
-        try:
-            return _answer(value, main)
-        except Exception:  # noqa: BLE001, S110 - dill knows some types more
-            pass
     return mark(minor_version()) + _dill(value, main)
 
 
 def _answer(value: object, main: ModuleType) -> bytes:
     """Serialize a result of a function that came by value from a client of ours."""
-
     buffer = io.BytesIO()
-    AnswerPickler(buffer, main, lambda obj: _dill(obj, main, recurse=True)).dump(value)
+    AnswerPickler(buffer, main, lambda obj: _dill(obj, main)).dump(value)
     return buffer.getvalue()
 
 
-def _dill(value: object, main: ModuleType, **options: bool) -> bytes:
+def _dill(value: object, main: ModuleType) -> bytes:
+    shipped = main.__dict__.get(SHIPPED, ())
     buffer = io.BytesIO()
-    pickler = dill.Pickler(buffer, **options)
+    pickler = dill.Pickler(buffer, recurse=main_of(main))
     pickler._main = main  # globals of the function's own __main__ become the client's __main__ again
-    pickler.dump(value)
+    with unimported(shipped):
+        pickler.dump(value)
     return buffer.getvalue()
 
 

@@ -88,6 +88,12 @@ class Capacity(Protocol):
     def ahead(self) -> bool:
         """Whether each slot has something to do after its current task."""
 
+    def said(self, now: float) -> m.Said | None:
+        """What attempts have printed, if that is due."""
+
+    def said_timer(self) -> float | None:
+        """When it will be."""
+
     def running(self) -> Iterable[Held]:
         """Attempts accepted and not reported."""
 
@@ -342,11 +348,11 @@ class Session:
         window = self._capacity.window
         unsent = [self.retained[key] for key in self._unsent if key in self.retained]
         self._unsent.clear()
+        said = self._capacity.said(now)
+        say: list[Directive] = [] if said is None else [Say(said)]  # before the outcomes: then it is stored with them
         starts = range(0, len(unsent), OUTCOMES_MAX)
-        say: list[Directive] = [
-            Say(m.Outcomes(tuple(unsent[at : at + OUTCOMES_MAX]), granted, window)) for at in starts
-        ]
-        if now >= self._beat_at or (granted > self._granted and not say):
+        say += [Say(m.Outcomes(tuple(unsent[at : at + OUTCOMES_MAX]), granted, window)) for at in starts]
+        if now >= self._beat_at or (granted > self._granted and not unsent):
             say.append(Say(m.Beat(granted, window)))  # only a Beat is answered by a Pulse
             self._contact.beat(now)
             self._beat_at = now + self._welcome.heartbeat_s
@@ -379,6 +385,8 @@ class Session:
             due.append(self._gather_until)
         elif self._unsent:
             return 0.0
+        elif (said_due := self._capacity.said_timer()) is not None:
+            due.append(said_due)
         return min([self._beat_at, self._heard_at + self._welcome.liveness_s, *due])
 
     def returned(self, unbegun: Iterable[Held]) -> tuple[Held, ...]:

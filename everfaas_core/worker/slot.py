@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import os
 import socket
 import sys
 import time
 from typing import Final
 
+from everfaas_core import inside
 from everfaas_core.model.failure import failure_payload
 from everfaas_core.model.states import Cause
 from everfaas_core.wire.messages import Outcome, Outcomes, TaskItem
+from everfaas_core.worker.cells import BEGUN, ENDED
 from everfaas_core.worker.channel import SlotPipe
 from everfaas_core.worker.code import MAIN, CodeShelf, LoadedFunction, NotLoadable, load_call
 from everfaas_core.worker.results import NotSerializable, class_names, dump, dump_raised
+from everfaas_core.worker.slot_streams import Streams
 
 STRAYED: Final = 71  # exit status of a copy of the slot that a task forked and did not end
 
 
 class Slot:
-    """Runs tasks. `begun` is shared with the nursery: it counts what was begun, so that a crash is blamed right."""
+    """Runs tasks. `cell` is shared with the worker: it counts what was begun, so that a crash is blamed right."""
 
-    def __init__(self, pipe: SlotPipe, begun: memoryview) -> None:
+    def __init__(self, pipe: SlotPipe, streams: Streams, cell: memoryview) -> None:
         self._pipe = pipe
-        self._begun = begun
+        self._streams = streams
+        self._cell = cell
         self._pid = os.getpid()
         self._shelf = CodeShelf()
 
@@ -33,14 +38,23 @@ class Slot:
         with contextlib.suppress(EOFError, ConnectionError):
             self._pipe.send(Outcomes((), 0))
             while True:
-                for message in self._pipe.receive():
+                messages = self._pipe.receive()
+                self._streams.wake()
+                for message in messages:
                     for function in message.functions:
                         self._shelf.put(function)
                     for item in message.items:
                         if not self._pipe.may_begin():
                             continue
-                        self._begun[0] += 1
-                        self._pipe.send(Outcomes((self._answer(item),), 0))
+                        self._pipe.send(Outcomes((self._run(item),), 0))
+
+    def _run(self, item: TaskItem) -> Outcome:
+        self._streams.begin(item)
+        self._cell[BEGUN] += 1
+        outcome = self._answer(item)
+        self._streams.end(item)
+        self._cell[ENDED] += 1
+        return outcome
 
     def _answer(self, item: TaskItem) -> Outcome:
         try:
@@ -56,7 +70,7 @@ class Slot:
             return _failure(item, Cause.NOT_SERIALIZABLE, str(error), None)
 
     def _call(self, item: TaskItem, function: LoadedFunction) -> Outcome:
-        args, kwargs = load_call(item.payload, function.scene)
+        args, kwargs = load_call(item.payload, function)
         text: str | None = None
         raised: tuple[str, ...] = ()
         sys.modules[MAIN] = function.main  # what the function's own imports of __main__, and dill, are to find
@@ -75,21 +89,13 @@ class Slot:
             self._stay_single()
             result = dump(value, function.main)
             cause = Cause.OK
-        self._flush()
         return Outcome(item.task_id, item.attempt, cause, result, text, run_s, raised)
 
     def _stay_single(self) -> None:
         """End here if this is a copy that the task forked: only the slot itself may answer."""
         if os.getpid() != self._pid:
-            self._flush()
+            self._streams.flush()
             os._exit(STRAYED)
-
-    @staticmethod
-    def _flush() -> None:
-        """Let what the function printed be seen, even if the slot is killed next."""
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):  # closed, replaced or broken by a function
-                stream.flush()
 
 
 def _failure(item: TaskItem, cause: Cause, reason: str, detail: str | None) -> Outcome:
@@ -97,6 +103,12 @@ def _failure(item: TaskItem, cause: Cause, reason: str, detail: str | None) -> O
     return Outcome(item.task_id, item.attempt, cause, payload, f"{reason}\n{detail}" if detail else reason)
 
 
-def serve(end: socket.socket, tokens_fd: int, begun: memoryview) -> None:
-    """Be a slot on this socket; returns when the worker is gone. Called once, in a process of its own."""
-    Slot(SlotPipe(end, tokens_fd), begun).run()
+def serve(end: socket.socket, tokens_fd: int, cell: memoryview) -> None:
+    """Be a slot on this socket; returns when the worker is gone. Called once, in a process of its own.
+
+    Descriptors 1 and 2 are pipes to the worker; whatever the process writes there is taken for a task's output.
+    """
+    streams = Streams(cell)
+    inside.listen(streams.report)
+    faulthandler.enable(2)  # a crash tells where it was, as the last words of the task
+    Slot(SlotPipe(end, tokens_fd), streams, cell).run()

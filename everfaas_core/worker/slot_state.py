@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 from everfaas_core.model.ids import FunctionId
 from everfaas_core.model.states import Cause
-from everfaas_core.wire.messages import TaskItem
+from everfaas_core.wire.messages import Held, TaskItem
 
 FUNCTIONS_MAX: Final = 256
 """Functions whose code a slot keeps loaded; beyond it the one used longest ago is sent again when needed."""
@@ -27,6 +27,11 @@ RESPAWN_S_MAX: Final = 5.0
 
 BROKEN_STARTS: Final = 3
 """After so many failed starts in a row a slot is not counted on: see `Machine._return_if_broken`."""
+
+
+def held(item: TaskItem) -> Held:
+    """Return the key of an attempt."""
+    return item.task_id, item.attempt
 
 
 class Phase(StrEnum):
@@ -78,6 +83,11 @@ class SlotState(Struct):
         self.started_at, self.due = now, now + START_S_MAX
         self.functions.clear()
         self.doom, self.ended, self.recalled = None, 0, False
+
+    def begun(self, number: int) -> Held | None:
+        """Return which attempt is the number-th that this process has begun; None: it is known to have ended."""
+        index = number - self.ended - 1
+        return held(self.queue[index]) if 0 <= index < len(self.queue) else None
 
     def begin_current(self, now: float) -> None:
         """Note that the first task of the queue is the one that runs from now on: its time counts."""

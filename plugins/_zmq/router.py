@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 import zmq
 
-from everfaas_core.dispatch.events import Beaten, CodeMissing, Draining, Ended, Joined, Left, Undelivered
+from everfaas_core.dispatch.events import Beaten, CodeMissing, Draining, Ended, Joined, Left, Told, Undelivered
 from everfaas_core.model.errors import ConfigError, PortInUse, WireError
 from everfaas_core.model.ids import WorkerId
 from everfaas_core.ports import LinkContext, LinkEvent, Selector
@@ -20,6 +20,7 @@ from everfaas_core.wire.messages import (
     Missing,
     Outcomes,
     Refuse,
+    Said,
     Stranger,
     Tasks,
     ToDispatcher,
@@ -134,6 +135,8 @@ class RouterLink:
         match message:
             case Outcomes(items, granted, window):
                 return Ended(worker_id, items, granted, window)
+            case Said():
+                return Told(worker_id, message)
             case Beat(granted, window):
                 return Beaten(worker_id, granted, window)
             case Missing(functions):

@@ -7,7 +7,7 @@ import platform
 from collections.abc import Collection, Iterable, Sequence
 from importlib.metadata import version
 
-from everfaas_core.dispatch.events import Beaten, CodeMissing, Ended, Joined
+from everfaas_core.dispatch.events import Beaten, CodeMissing, Ended, Joined, Told
 from everfaas_core.hookspecs import Mode, hookimpl
 from everfaas_core.model.ids import FunctionId, WorkerId
 from everfaas_core.ports import LinkContext, LinkEvent, Selector, SlotHost
@@ -45,6 +45,8 @@ class LocalLink:
         if not self._joined:
             return self._join()
         events: list[LinkEvent] = []
+        if (said := self._host.said(now)) is not None:
+            events.append(Told(self._worker_id, said))
         if self._missing:
             events.append(CodeMissing(self._worker_id, tuple(self._missing)))
             self._missing.clear()
@@ -87,7 +89,10 @@ class LocalLink:
 
     def next_timer(self) -> float | None:
         """Return when the slots want their next turn."""
-        return 0.0 if self._missing else self._host.next_timer()
+        if self._missing:
+            return 0.0
+        due = [one for one in (self._host.next_timer(), self._host.said_timer()) if one is not None]
+        return min(due, default=None)
 
     def close(self) -> None:
         """Kill and reap all slots."""

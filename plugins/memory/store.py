@@ -11,6 +11,7 @@ import msgspec
 
 from everfaas_core.model.errors import IdempotencyConflict, QueueFull, UnknownFunction
 from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
+from everfaas_core.model.output import LogPage
 from everfaas_core.model.records import (
     FleetReport,
     FunctionRecord,
@@ -28,7 +29,7 @@ from everfaas_core.model.records import (
 from everfaas_core.model.states import Cause, Status
 from everfaas_core.ports import Notice, StoreHealth, Watch
 
-from . import turns
+from . import logs, turns
 from .tables import Group, Tables, Task
 from .watch import MemoryWatch
 
@@ -218,6 +219,13 @@ class MemoryStore:
                 more=position < len(known.ended),
             )
 
+    def task_log(
+        self, task_id: TaskId, cursor: str | None, *, bytes_max: int, attempt: int | None = None
+    ) -> LogPage | None:
+        """Return what is kept of a task's output behind a cursor."""
+        with self._tables.lock:
+            return logs.page(self._tables.find(task_id), cursor, bytes_max, attempt)
+
     def cancel(self, ids: Sequence[TaskId], *, running: bool = True) -> Sequence[str | None]:
         """Cancel tasks, and mark those that run."""
         with self._tables.lock:
@@ -373,6 +381,7 @@ class MemoryStore:
             result_size_bytes=len(task.result),
             cancel_requested=task.cancelled,
             retry_of=spec.retry_of,
+            progress=logs.progress(task),
         )
 
 

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from bisect import bisect_left, insort
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,6 +16,7 @@ import msgspec
 
 from everfaas_core.model.failure import failure_payload
 from everfaas_core.model.ids import SECRET_BYTES, DispatcherId, FunctionId, TaskId, WorkerId
+from everfaas_core.model.output import LogPiece, Progress
 from everfaas_core.model.records import (
     PRIORITIES,
     AttemptRecord,
@@ -66,6 +67,9 @@ class Task:
     ended_ms: int | None = None
     expires_ms: int | None = None
     end_number: int = 0  # of its end, if it has a group
+    log: deque[LogPiece] = field(default_factory=deque)
+    log_bytes: int = 0  # of its pieces, with what each costs
+    progress: tuple[int, Progress] | None = None  # and the attempt that it is of
 
     @property
     def task_id(self) -> TaskId:

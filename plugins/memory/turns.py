@@ -21,6 +21,7 @@ from everfaas_core.model.records import (
 )
 from everfaas_core.model.states import Cause, Status
 
+from . import logs
 from .tables import ATTEMPTS_KEPT, Dispatcher, Tables, Task
 
 SHARE: Final = 8  # one pick of so many goes to the least urgent level
@@ -32,6 +33,8 @@ _LOST: Final = "the dispatcher that ran it was lost, and its attempts are used u
 def exchange(tables: Tables, turn: Turn) -> TurnReply:
     """Apply a turn; the caller holds the lock."""
     me = turn.dispatcher_id
+    if turn.printed or turn.progress:
+        logs.take(tables, turn)
     finished = tuple([finish(tables, me, item) for item in turn.finishes])
     requeue(tables, me, turn.requeues)
     started = tuple([start(tables, me, item) for item in turn.starts])

@@ -12,9 +12,11 @@
 --   epo attempt:epoch of the worker's Hello under which it was sent, or adopted last
 --   own dispatcher that attempt runs under · cxl '1' a cancel was asked for · res result · err error · cau cause
 --   end ended_ms · exp expires_ms · S<n> leased_ms|started_ms|worker · E<n> ended_ms|cause|run_s
+--   lgb size of its log, with what pieces cost · prg attempt|at ms|done, total and message (msgpack) of its progress
 --   plb, rsb  size of a large payload or result, in bytes: it is not in the hash, but in a key of its own
 -- p:<task>, r:<task>:<attempt>  a large payload; a large result. Written before the script that makes it count, with a
 --   time to live that this script takes away: what never comes to count, or of an attempt that is stale, goes by itself
+-- l:<task>  stream, once it has printed something: <attempt>-<place of its end> → s stream, t text, w when, ms
 -- f:<function>  hash: n name · p payload · o options (msgpack) · c created_ms · pr max tmo bof ttl ron for its tasks
 -- index, g:<group>, functions  lexicographic zsets for listing · idem:<key>  the task it stands for
 -- e:<group>  zset: task that has ended → number of its end · ends  number of the last end of a task with a group
@@ -251,12 +253,15 @@ end
 local function expire(limit)
   local past = call('ZRANGE', P .. 'expiry', '-inf', now, 'BYSCORE', 'LIMIT', 0, limit)
   for _, id in ipairs(past) do
-    local v = call('HMGET', P .. 't:' .. id, 'grp', 'key', 'plb', 'rsb', 'att')
+    local v = call('HMGET', P .. 't:' .. id, 'grp', 'key', 'plb', 'rsb', 'att', 'lgb')
     if v[3] then
       call('UNLINK', payload_key(id))
     end
     if v[4] then
       call('UNLINK', result_key(id, v[5] or '0'))
+    end
+    if v[6] then
+      call('UNLINK', P .. 'l:' .. id)
     end
     if v[1] then
       later('ZREM', P .. 'g:' .. v[1], id)

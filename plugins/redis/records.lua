@@ -3,7 +3,7 @@
 -- function's name, then start and end of each attempt}, or false for an unknown or expired one.
 local FIELDS = {
   'st', 'fn', 'sub', 'pr', 'max', 'due', 'dl', 'tmo', 'grp', 'tag', 'end', 'exp', 'cau', 'err', 'cxl', 'att', 'rof',
-  'plb', 'rsb',
+  'plb', 'rsb', 'prg',
 }
 local names, reply = {}, {}
 for i = 3, #ARGV do
@@ -16,10 +16,10 @@ for i = 3, #ARGV do
     names[fn] = names[fn] or call('HGET', P .. 'f:' .. fn, 'n') or ''
     v[18] = v[18] and tonumber(v[18]) or call('HSTRLEN', key, 'pl')
     v[19] = v[19] and tonumber(v[19]) or call('HSTRLEN', key, 'res')
-    v[20] = names[fn]
+    v[21] = names[fn]
     local last = tonumber(v[16] or 0)
     local first = math.max(1, last - ARGV[2] + 1)
-    v[21] = first
+    v[22] = first
     local wanted = {}
     for n = first, last do
       wanted[#wanted + 1] = 'S' .. n
@@ -27,7 +27,7 @@ for i = 3, #ARGV do
     end
     if #wanted > 0 then
       for n, value in ipairs(call('HMGET', key, unpack(wanted))) do
-        v[21 + n] = value
+        v[22 + n] = value
       end
     end
     reply[#reply + 1] = v

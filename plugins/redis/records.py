@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from everfaas_core.model.ids import FunctionId, TaskId, WorkerId
+from everfaas_core.model.output import LogPage, LogPiece, Progress, Stream, cursor_of
 from everfaas_core.model.records import (
     AdoptedTask,
     AttemptRecord,
@@ -24,6 +25,7 @@ CLAIMED_VALUES: Final = 11  # what `describe` in prelude.lua gives of a task
 ATTEMPTS_KEPT: Final = 100  # of one task, in its timeline; older ones are dropped
 
 _options: Final = msgspec.msgpack.Decoder(FunctionOptions)
+_word: Final = msgspec.msgpack.Decoder(tuple[int | float, int | float | None, str])
 _names: Final = msgspec.msgpack.Decoder(tuple[str, ...])
 
 
@@ -82,7 +84,8 @@ def task(task_id: TaskId, row: Sequence[Any] | None) -> TaskRecord | None:
     if row is None:
         return None
     status, function, sub, priority, most, due, deadline, timeout, group, tags = row[:10]
-    ended, expires, cause, error, cancel, _attempt, retry_of, payload_size, result_size, name, first = row[10:21]
+    ended, expires, cause, error, cancel, attempt, retry_of, payload_size, result_size = row[10:19]
+    progress, name, first = row[19:22]
     return TaskRecord(
         task_id=task_id,
         function_id=FunctionId(function.decode()),
@@ -97,7 +100,7 @@ def task(task_id: TaskId, row: Sequence[Any] | None) -> TaskRecord | None:
         timeout_s=float(timeout) if timeout else None,
         group=group.decode() if group is not None else None,
         tags=_names.decode(tags) if tags else (),
-        attempts=tuple(_attempts(first, row[21:])),
+        attempts=tuple(_attempts(first, row[22:])),
         ended_ms=int(ended) if ended else None,
         expires_ms=int(expires) if expires else None,
         cause=Cause(cause.decode()) if cause else None,
@@ -105,6 +108,35 @@ def task(task_id: TaskId, row: Sequence[Any] | None) -> TaskRecord | None:
         result_size_bytes=result_size,
         cancel_requested=bool(cancel),
         retry_of=TaskId(retry_of.decode()) if retry_of else None,
+        progress=_progress(progress, attempt) if progress else None,
+    )
+
+
+def _progress(value: bytes, latest: bytes) -> Progress | None:
+    """Read what an attempt has said of its progress, if it is the latest one."""
+    attempt, at_ms, word = value.split(b"|", 2)
+    if attempt != latest:
+        return None
+    done, total, message = _word.decode(word)
+    return Progress(done=done, total=total, message=message, at_ms=int(at_ms))
+
+
+def log_page(reply: Sequence[Any], cursor: str | None) -> LogPage:
+    """Read a page from the reply of log.lua to one who was at `cursor`."""
+    pieces = tuple([_piece(*row) for row in zip(reply[2::4], reply[3::4], reply[4::4], reply[5::4], strict=True)])
+    end = pieces[-1].cursor if pieces else cursor or cursor_of(0, 0)
+    return LogPage(status=Status(reply[0].decode()), pieces=pieces, cursor=end, more=bool(reply[1]))
+
+
+def _piece(place: bytes, stream: bytes, text: bytes, at_ms: bytes) -> LogPiece:
+    attempt, end = map(int, place.split(b"-"))
+    return LogPiece(
+        attempt=attempt,
+        stream=Stream(stream.decode()),
+        start=end - len(text),
+        text=text,
+        at_ms=int(at_ms),
+        cursor=cursor_of(attempt, end),
     )
 
 

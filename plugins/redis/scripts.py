@@ -19,6 +19,8 @@ _NAMES: Final = (
     "group",
     "lease",
     "list",
+    "log",
+    "output",
     "put_function",
     "records",
     "requeue",

@@ -13,6 +13,7 @@ import msgspec
 
 from everfaas_core.model.errors import IdempotencyConflict, QueueFull, StoreRefused, UnknownFunction
 from everfaas_core.model.ids import SECRET_BYTES, DispatcherId, FunctionId, TaskId, WorkerId
+from everfaas_core.model.output import LogPage, cursor_of, read_cursor
 from everfaas_core.model.records import (
     FleetReport,
     FunctionRecord,
@@ -179,6 +180,19 @@ class RedisStore:
         reply = self._run("group", group, cursor or "0", limit, bytes_max, "1" if with_results else "")
         results = self._blobs.results([TaskId(task.decode()) for task in reply[4::5]], reply[7::5])
         return records.group_page(reply, results)
+
+    def task_log(
+        self, task_id: TaskId, cursor: str | None, *, bytes_max: int, attempt: int | None = None
+    ) -> LogPage | None:
+        """Return what is kept of a task's output behind a cursor."""
+        first, last = f"({cursor_of(*read_cursor(cursor))}", "+"
+        if attempt is not None:
+            known = read_cursor(cursor)[0]
+            first, last = (f"{attempt}-0" if known < attempt else first), f"{attempt}"
+            if known > attempt:
+                first, last = "+", "-"  # nothing
+        reply = self._run("log", task_id, first, last, bytes_max)
+        return None if reply is None else records.log_page(reply, cursor)
 
     def cancel(self, ids: Sequence[TaskId], *, running: bool = True) -> Sequence[str | None]:
         """Cancel tasks, and mark those that run."""

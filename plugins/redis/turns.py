@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from everfaas_core.model.failure import failure_payload
 from everfaas_core.model.ids import DispatcherId, TaskId, WorkerId
+from everfaas_core.model.output import OUTPUT_BYTES_MAX, PIECE_COST_BYTES
 from everfaas_core.model.records import (
     CLAIM_BYTES_MAX,
     AdoptedTask,
@@ -96,7 +97,7 @@ class Conclusions:
 def calls_of(turn: Turn, tags: Tags, results: Conclusions) -> list[Call]:
     """Return the calls of a turn, in the order in which they have to be applied."""
     me = turn.dispatcher_id
-    calls = list(_finishes(turn))
+    calls = [*_output(turn), *_finishes(turn)]
     calls += [Call("requeue", (me, *results.cancelled, *arguments)) for arguments in _requeues(turn)]
     for arguments in _starts(turn):
         limits = (me, tags.turn, records.ATTEMPTS_KEPT)
@@ -180,6 +181,21 @@ def _lease(turn: Turn, tags: Tags) -> Call:
     fixed = (turn.dispatcher_id, tags.turn, str(tags.lease), lease_ms, _flag(turn.report is not None))
     kept_ms = round(DRAIN_KEPT_S * 1000)
     return Call("lease", (*fixed, report, slots, CANCELS_MAX, _flag(tags.leased), kept_ms))
+
+
+def _output(turn: Turn) -> Iterator[Call]:
+    """Give the calls for what attempts have printed and how far they are, in their order."""
+    for printed in _parts(turn.printed):
+        texts: list[Any] = [OUTPUT_BYTES_MAX, PIECE_COST_BYTES]
+        for piece in printed:
+            texts += (piece.task_id, piece.attempt, piece.stream, piece.start, piece.text)
+        yield Call("output", texts)
+    for progress in _parts(turn.progress):
+        words: list[Any] = [OUTPUT_BYTES_MAX, PIECE_COST_BYTES]
+        for one in progress:
+            word = msgspec.msgpack.encode((one.done, one.total, one.message))
+            words += (one.task_id, one.attempt, "progress", 0, word)
+        yield Call("output", words)
 
 
 def _finishes(turn: Turn) -> Iterator[Call]:

@@ -18,6 +18,7 @@ from everfaas_core.ports import Notice
 
 _MESSAGE: Final = b"message"
 _GROUPS: Final = b"+"  # begins a message that names groups
+_PRINTED: Final = b">"  # begins a message that names tasks which have printed
 _LONE: Final = b"="  # begins a message that tells all of one task; all others on that channel are ids
 
 _names: Final = msgspec.msgpack.Decoder(tuple[str, ...])
@@ -79,6 +80,8 @@ class RedisWatch:
             return Notice(bell=True)
         if message.startswith(_GROUPS):
             return Notice(groups=_names.decode(message[len(_GROUPS) :]))
+        if message.startswith(_PRINTED):
+            return Notice(printed=tuple(TaskId(task) for task in message[len(_PRINTED) :].decode().split(" ")))
         if message.startswith(_LONE):
             task, status, result = message[len(_LONE) :].split(b" ", 2)
             told = ResultRecord(task_id=TaskId(task.decode()), status=Status(status.decode()), result=result)

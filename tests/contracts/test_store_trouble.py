@@ -18,7 +18,17 @@ from redis._parsers.base import BaseParser
 from everfaas_core.embedded import EmbeddedStore
 from everfaas_core.model.errors import EverfaasError, StoreUnavailable
 from everfaas_core.model.ids import TaskId, WorkerId
-from everfaas_core.model.records import Adopt, FunctionOptions, FunctionRecord, Start, TaskFilter, TaskSpec, Turn
+from everfaas_core.model.output import Printed, Progressed, Stream
+from everfaas_core.model.records import (
+    Adopt,
+    Finish,
+    FunctionOptions,
+    FunctionRecord,
+    Start,
+    TaskFilter,
+    TaskSpec,
+    Turn,
+)
 from everfaas_core.model.states import Cause, Status
 from everfaas_core.ports import Notice
 from everfaas_core.testing.house import House
@@ -43,7 +53,8 @@ from everfaas_plugins.redis.store import RedisStore
 
 PATIENT_S = 20.0  # what should take 2 s at most, on a machine that does other things too
 LETS_NEW_WORK_IN = {"submit", "retry", "put_function"}
-ONLY_READS = {"fleet", "functions", "group", "list", "records", "results"}
+CAN_DO_WITHOUT = {"output"}  # what there is no memory for is left out
+ONLY_READS = {"fleet", "functions", "group", "list", "log", "records", "results"}
 
 
 @pytest.fixture(params=["valkey", "redis"])
@@ -108,7 +119,7 @@ def ended_task(scene: Scene) -> TaskId:
 def test_scripts_say_what_they_may_do() -> None:
     for name, script in load_scripts().items():
         first = script.text.partition("\n")[0]
-        if name in LETS_NEW_WORK_IN:
+        if name in LETS_NEW_WORK_IN | CAN_DO_WITHOUT:
             assert not first.startswith("#!"), name
         else:
             assert first == ("#!lua flags=no-writes" if name in ONLY_READS else "#!lua flags=allow-oom"), name
@@ -156,6 +167,32 @@ def test_a_full_server_lets_nothing_in_and_drains(scene: Scene, store: RedisStor
     command(store, "CONFIG", "SET", "maxmemory", "0")
     for call in calls:
         call()
+
+
+def test_on_a_full_server_output_is_left_out_and_keeps_nothing_from_its_end(scene: Scene, store: RedisStore) -> None:
+    task = scene.running()
+    scene.turn(printed=(Printed(task, 1, Stream.STDOUT, 0, b"before"),), progress=(Progressed(task, 1, 1),))
+    command(store, "CONFIG", "SET", "maxmemory", "1")
+    scene.turn(printed=(Printed(task, 1, Stream.STDOUT, 6, b"full"),), progress=(Progressed(task, 1, 2),))
+    end = Finish(task_id=task, attempt=1, status=Status.COMPLETED, cause=Cause.OK, result=b"r")
+    assert scene.turn(printed=(Printed(task, 1, Stream.STDOUT, 10, b"full"),), finishes=(end,)).finished == (True,)
+    command(store, "CONFIG", "SET", "maxmemory", "0")
+    page = store.task_log(task, None, bytes_max=1000)
+    assert page is not None
+    assert [piece.text for piece in page.pieces] == [b"before"]
+    assert page.status == Status.COMPLETED
+    assert scene.record(task).progress is not None
+
+
+def test_output_costs_keys_only_where_there_is_some_and_leaves_none(scene: Scene, store: RedisStore) -> None:
+    quiet = scene.running()
+    scene.finish(quiet)
+    before = keys(store)
+    loud = scene.running(result_ttl_s=0.05)
+    scene.turn(printed=(Printed(loud, 1, Stream.STDOUT, 0, b"x"),), progress=(Progressed(loud, 1, 1),))
+    assert {key for key in keys(store) - before if b":l:" in key} == {f"ef:l:{loud}".encode()}
+    scene.finish(loud)
+    eventually(lambda: scene.turn(sweep=True) and keys(store) == before)
 
 
 def test_a_submit_is_all_or_nothing_wherever_memory_ends(scene: Scene, store: RedisStore) -> None:

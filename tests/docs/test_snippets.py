@@ -18,7 +18,9 @@ LOCAL = "http://127.0.0.1:8000"
 PYTHON = [block for document in DOCUMENTS for block in blocks(document, "python")]
 PLAIN = [block for block in PYTHON if LOCAL in block.text]
 OURS = [
-    block for block in PYTHON if re.search(r"^from everfaas_core import .*(Client|Executor|function)", block.text, re.M)
+    block
+    for block in PYTHON
+    if re.search(r"^from everfaas_core import .*(Client|Executor|function|register_joblib)", block.text, re.M)
 ]
 CLIENTS = [*PLAIN, *OURS]
 SUITES = [block for block in PYTHON if "Contract" in block.text]

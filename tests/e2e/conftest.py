@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from .classic import Classic
-from .processes import System
+from .processes import Process, System
 
 MODES = ["local", "pull", "push"]
 
@@ -36,3 +36,12 @@ def deadline_client(request: pytest.FixtureRequest, tmp_path_factory: pytest.Tem
     system = System(home, request.param, flags=["--task-deadline", "2"])
     yield Classic(system.url)
     system.stop()
+
+
+@pytest.fixture(scope="session")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an `everfaas up` with four slots. Tests that use it are in the xdist group `e2e-fleet`."""
+    home: Path = tmp_path_factory.mktemp("fleet")
+    up = Process(["-m", "everfaas_core.cli", "up", "--port", "0", "--data", str(home / "data")], home / "up.log")
+    yield up.address.rstrip("/")
+    assert up.stop() == 0, up.log.read_text()

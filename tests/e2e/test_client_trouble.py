@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -78,13 +79,17 @@ def test_the_api_dies_in_the_middle_of_a_map(own_system: System, tmp_path: Path)
 def test_an_api_that_is_away_is_waited_for(own_system: System, proxy: Proxy) -> None:
     with Client(proxy.url("http")) as client, Client(proxy.url("http"), patience_s=0.4) as impatient:
         assert [each.submit(pow, 2, 3).result(30) for each in (client, impatient)] == [8, 8]
+        assert client.submit(divmod, 7, 3).result(30) == (2, 1)
         proxy.set(refuse=True)
         proxy.reset()
         waiting = [client.submit(pow, 2, n) for n in range(20)]
         with pytest.raises(ApiUnreachable, match="everfaas up"):
             impatient.submit(pow, 2, 5).result(30)
+        with pytest.raises(ApiUnreachable):
+            impatient.submit(abs, 5)  # a function that is not registered yet
         assert not any(future.done() for future in waiting)
-        proxy.heal()
+        threading.Timer(0.5, proxy.heal).start()
+        assert client.submit(abs, -5).result(30) == 5
         assert [future.result(30) for future in waiting] == [2**n for n in range(20)]
 
 
@@ -186,6 +191,15 @@ def test_a_forked_child_is_told_to_make_a_client_of_its_own(own_system: System) 
             os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert client.submit(pow, 2, 5).result(30) == 32
+
+
+def test_more_groups_than_are_remembered(own_system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector, "READERS_MAX", 3)
+    with Client(own_system.url) as client:
+        for _ in range(2):
+            for number in range(8):
+                futures = client.options(group=f"few-{number}").submit_each(pow, range(6), [2] * 6)
+                assert [future.result(30) for future in futures] == [n * n for n in range(6)]
 
 
 def test_no_place_for_a_stream_is_free(own_system: System, monkeypatch: pytest.MonkeyPatch) -> None:

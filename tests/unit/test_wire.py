@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from everfaas_core.model.errors import WireError
+from everfaas_core.model.output import Printed, Progressed, Stream
 from everfaas_core.model.states import Cause
 from everfaas_core.wire import messages as m
 from everfaas_core.wire.codec import BLOB_BYTES, decode_to_dispatcher, decode_to_worker, encode
@@ -28,11 +29,14 @@ outcomes = st.builds(
 tasks = st.builds(m.TaskItem, ids, st.integers(0, 99), ids, payloads, maybe_float)
 code = st.builds(m.FunctionItem, ids, ids, payloads, maybe_text)
 numbers = st.integers(0, 2**40)
+printed = st.builds(Printed, ids, st.integers(0, 99), st.sampled_from(list(Stream)), numbers, payloads)
+progress = st.builds(Progressed, ids, st.integers(0, 99), numbers | st.floats(allow_nan=False), maybe_float, ids)
 
 to_dispatcher = st.one_of(
     st.builds(m.Hello, numbers, ids, ids, ids, numbers, numbers, numbers, ids, ids, held, numbers),
     st.builds(m.Beat, numbers, numbers),
     st.builds(m.Outcomes, st.lists(outcomes, max_size=4).map(tuple), numbers, numbers),
+    st.builds(m.Said, st.lists(printed, max_size=3).map(tuple), st.lists(progress, max_size=3).map(tuple)),
     st.builds(m.Missing, st.lists(ids, max_size=4).map(tuple)),
     st.builds(m.Draining),
     st.builds(m.Bye, held),

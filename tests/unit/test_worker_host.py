@@ -377,10 +377,12 @@ def test_no_descriptor_of_the_worker_reaches_a_slot(slots: Slots) -> None:
 
     seen = slots.value(code(descriptors))
     assert seen.pop(0) == "/dev/null"
-    seen.pop(1, None)
-    seen.pop(2, None)
-    # The slot's own connection and the pipe of its permissions, and nothing else.
-    assert sorted(what.partition(":")[0] for what in seen.values()) == ["pipe", "socket"]
+    # The slot's own connection, the pipe of its permissions, those of its output once more, and nothing else.
+    output = {seen[1], seen[2]}
+    assert len(output) == 2
+    mine = [what for fd, what in seen.items() if fd > 2 and what not in output]
+    assert sorted(what.partition(":")[0] for what in mine) == ["pipe", "socket"]
+    assert sorted(what for fd, what in seen.items() if fd > 2 and what in output) == sorted(output)
 
 
 def test_no_store_address_token_or_key_reaches_a_slot(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,16 +413,13 @@ def test_the_scrubbing_rule() -> None:
     assert scrubbed(before, ["A"]) == {"PATH": "/bin", "A": "unix:///tmp/s"}
 
 
-def test_standard_input_is_empty_and_output_is_flushed(capfd: pytest.CaptureFixture[str]) -> None:
-    def talk() -> str:
+def test_standard_input_is_empty(slots: Slots) -> None:
+    def read() -> str:
         import sys
 
-        print("hello from a task")
         return sys.stdin.read()
 
-    with Slots(1) as slots:
-        assert slots.value(code(talk)) == ""
-    assert "hello from a task" in capfd.readouterr().out
+    assert slots.value(code(read)) == ""
 
 
 def test_slots_import_nothing_they_do_not_need(slots: Slots) -> None:

@@ -8,6 +8,7 @@ import pytest
 from msgspec import Struct
 
 from everfaas_core.model.ids import DispatcherId, FunctionId, TaskId, WorkerId
+from everfaas_core.model.output import Printed, Stream
 from everfaas_core.model.states import Cause
 from everfaas_core.wire import messages as m
 from everfaas_core.wire.messages import Held, Outcome
@@ -27,6 +28,14 @@ class Slots(Struct):
     ahead: bool = False
     accepted: int = 0
     held: list[Held] = []
+    printed: m.Said | None = None
+
+    def said(self, now: float) -> m.Said | None:
+        printed, self.printed = self.printed, None
+        return printed
+
+    def said_timer(self) -> float | None:
+        return None if self.printed is None else 0.0
 
     def running(self) -> list[Held]:
         return list(self.held)
@@ -126,6 +135,31 @@ def test_outcomes_and_credit_go_in_one_message_and_are_kept_until_acknowledged(
     assert set(session.retained) == {("t1", 1), ("t2", 1)}
     session.heard(100.3, m.Ack((("t1", 1), ("unknown", 1))))
     assert set(session.retained) == {("t2", 1)}
+
+
+def test_what_was_printed_is_said_before_the_outcomes(session: s.Session, slots: Slots) -> None:
+    join(session)
+    slots.printed = m.Said((Printed(TaskId("t1"), 1, Stream.STDOUT, 0, b"x"),))
+    assert session.next_timer() == 0.0, "it is due now"
+    session.ended([outcome(1)])
+    said_now = [one.message for one in session.tick(100.1) if isinstance(one, do.Say)]
+    assert [type(one) for one in said_now] == [m.Said, m.Outcomes]
+    assert session.next_timer() > 100.1
+
+
+def test_nothing_is_said_before_the_welcome(session: s.Session, slots: Slots) -> None:
+    slots.printed = m.Said()
+    assert said(session.tick(100.0), m.Said) == []
+    session.heard(100.0, WELCOME)
+    assert said(session.tick(100.0), m.Said) == [m.Said()]
+
+
+def test_output_alone_brings_no_credit_forgotten(session: s.Session, slots: Slots) -> None:
+    join(session)
+    slots.printed = m.Said()
+    slots.granted = 9
+    messages = [one.message for one in session.tick(100.1) if isinstance(one, do.Say)]
+    assert messages == [m.Said(), m.Beat(9, 7)]
 
 
 def test_new_credit_is_said_at_once_and_the_heartbeat_when_due(session: s.Session, slots: Slots) -> None:

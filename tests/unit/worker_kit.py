@@ -20,6 +20,7 @@ import psutil
 from msgspec import structs
 
 from everfaas_core.model.ids import FunctionId, TaskId
+from everfaas_core.model.output import Printed, Progressed, Stream
 from everfaas_core.model.states import Cause
 from everfaas_core.runtime.poll import Poller
 from everfaas_core.wire.messages import FunctionItem, Held, Outcome, TaskItem, Tasks
@@ -91,6 +92,8 @@ class Slots:
             SlotConfig(slots=slots, path=(*path, str(ROOT)), keep_env=keep_env), log=logging.getLogger("test.worker")
         )
         self.outcomes: dict[Held, Outcome] = {}
+        self.printed: list[Printed] = []
+        self.progress: list[Progressed] = []
         self._ids = itertools.count(1)
         self._functions: dict[bytes, FunctionId] = {}
 
@@ -107,10 +110,14 @@ class Slots:
 
     def turn(self) -> None:
         """One turn of the loop."""
-        due = self.host.next_timer()
-        wait_s = 0.25 if due is None else min(max(due - time.monotonic(), 0.0), 0.25)
+        timers = [one for one in (self.host.next_timer(), self.host.said_timer()) if one is not None]
+        wait_s = min(max(min(timers) - time.monotonic(), 0.0), 0.25) if timers else 0.25
         ready = self.poller.wait(wait_s)
-        for outcome in self.host.turn(time.monotonic(), ready):
+        outcomes = self.host.turn(time.monotonic(), ready)
+        if (said := self.host.said(time.monotonic())) is not None:
+            self.printed += said.printed
+            self.progress += said.progress
+        for outcome in outcomes:
             key = (outcome.task_id, outcome.attempt)
             assert key not in self.outcomes, "an attempt was reported twice"
             self.outcomes[key] = outcome
@@ -186,6 +193,11 @@ class Slots:
     def run(self, function: Callable[..., Any] | bytes, payload: bytes | None = None, **options: Any) -> Outcome:
         """Run one task and return its outcome."""
         return self.wait(self.submit(function, payload, **options))
+
+    def log(self, key: Held, stream: Stream | None = None) -> bytes:
+        """Return what an attempt has printed, as far as it was heard; `stream`: only there."""
+        mine = [one for one in self.printed if (one.task_id, one.attempt) == key]
+        return b"".join(one.text for one in mine if stream is None or one.stream is stream)
 
     def value(self, function: Callable[..., Any] | bytes, payload: bytes | None = None) -> Any:
         """Run one task and return its value; what it raised is raised."""
