@@ -27,7 +27,7 @@ SIZE: Final = 14
 BASELINE: Final = 13.5
 MARGIN: Final = 16
 BAR: Final = 32
-FRAME_S: Final = 0.04
+FRAME_S: Final = 0.05
 """What changes within one frame is shown at once."""
 END_S: Final = 4.0
 """How long the end stands before it begins anew."""
@@ -303,10 +303,11 @@ class Picture:
                 )
             if text.strip():
                 name = self._class(style)
+                # Lines and blocks touch in every font; letters keep their shape, and only their distance is set.
+                fill = ' lengthAdjust="spacingAndGlyphs"' if any("─" <= sign <= "▟" for sign in text) else ""
                 parts.append(
                     f'<text{name} x="{column * CELL:.5g}" y="{place * LINE + BASELINE:g}" '
-                    f'textLength="{width * CELL:.5g}" lengthAdjust="spacingAndGlyphs">{html.escape(text, quote=False)}'
-                    "</text>"
+                    f'textLength="{width * CELL:.5g}"{fill}>{html.escape(text, quote=False)}</text>'
                 )
         return "".join(parts)
 
