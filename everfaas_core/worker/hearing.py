@@ -130,6 +130,8 @@ class Hearing:
         if ear.cell[MARKS] != ear.marks:
             ear.marks = ear.cell[MARKS]
             self._read(slot, ear)
+            if any(parser.open for parser in ear.parsers):  # of the next task, perhaps, and it may print nothing more
+                self._look_at[slot] = 0.0
 
     def last_words(self, slot: int) -> bytes:
         """Take in all that a dead slot had printed; return what is not of a task that it was running."""

@@ -30,6 +30,7 @@ from everfaas_core.model.states import Cause, Status
 from everfaas_core.ports import Notice, StoreHealth, Watch
 
 from . import logs, turns
+from .records import record_of
 from .tables import Group, Tables, Task
 from .watch import MemoryWatch
 
@@ -152,7 +153,7 @@ class MemoryStore:
     def tasks(self, ids: Sequence[TaskId]) -> Sequence[TaskRecord | None]:
         """Return whole records, in order."""
         with self._tables.lock:
-            return [None if task is None else self._record(task) for task in map(self._tables.find, ids)]
+            return [None if task is None else record_of(self._tables, task) for task in map(self._tables.find, ids)]
 
     def results(self, ids: Sequence[TaskId]) -> Sequence[ResultRecord | None]:
         """Return statuses and results, in order."""
@@ -179,7 +180,7 @@ class MemoryStore:
                 position -= 1
                 task = self._tables.find(order[position])
                 if task is not None and _matches(task, where):
-                    found.append(self._record(task))
+                    found.append(record_of(self._tables, task))
             return TaskPage(tasks=tuple(found), cursor=order[position] if position > 0 else None)
 
     def group_results(
@@ -344,33 +345,6 @@ class MemoryStore:
 
     def close(self) -> None:
         """Nothing to do."""
-
-    def _record(self, task: Task) -> TaskRecord:
-        spec = task.spec
-        return TaskRecord(
-            task_id=task.task_id,
-            function_id=spec.function_id,
-            function_name=self._tables.functions[spec.function_id].name,
-            status=task.status,
-            submitted_ms=task.submitted_ms,
-            priority=task.priority,
-            max_attempts=task.max_attempts,
-            payload_size_bytes=len(spec.payload),
-            not_before_ms=task.due_ms,
-            deadline_ms=task.deadline_ms,
-            timeout_s=task.timeout_s,
-            group=spec.group,
-            tags=spec.tags,
-            attempts=tuple(task.attempts),
-            ended_ms=task.ended_ms,
-            expires_ms=task.expires_ms,
-            cause=task.cause,
-            error=task.error,
-            result_size_bytes=len(task.result),
-            cancel_requested=task.cancelled,
-            retry_of=spec.retry_of,
-            progress=logs.progress(task),
-        )
 
 
 def _number(end: tuple[int, TaskId]) -> int:

@@ -88,5 +88,5 @@ def _check_pip(arguments: Sequence[str]) -> None:
             missing = set(argument[2:-1].split(",")) - set(extras)
             if missing:
                 raise WrongCommand(f"there are no extras {missing}")
-        elif argument not in (".", "-e", "requests", "dill"):
+        elif argument not in (".", "-e", "-q", "requests", "dill"):
             raise WrongCommand(f"pip install {argument}?")
