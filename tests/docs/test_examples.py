@@ -140,4 +140,4 @@ def test_ci_runs_the_plain_ones_without_us_and_the_others_with_their_libraries()
     script = (ROOT / ".ci" / "run").read_text()
     (plain,) = re.findall(r'^    try_up "(.*?)" "\$work/venv-client/bin/python"', script, re.MULTILINE)
     assert set(plain.split()) == PLAIN
-    assert "[test,lint,examples]" in script
+    assert "[test,lint,docs,examples]" in script
