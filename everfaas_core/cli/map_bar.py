@@ -51,10 +51,12 @@ def facts(counts: Counts, total: int | None, per_s: float) -> list[str]:
         words.append(f"{counts.failed:,} failed")
     if counts.cancelled:
         words.append(f"{counts.cancelled:,} cancelled")
-    words.append(f"{counts.running:,} running")
+    left = None if total is None else total - done
+    if left != 0:  # what the API said of those that run is a moment old
+        words.append(f"{min(counts.running, counts.submitted):,} running")
     words.append(f"{per_s:,.0f}/s" if per_s >= 10 else f"{per_s:.1f}/s")
-    if total is not None and per_s > 0 and done < total:
-        words.append(f"{duration((total - done) / per_s)} left")
+    if left and per_s > 0:
+        words.append(f"{duration(left / per_s)} left")
     return words
 
 

@@ -20,6 +20,7 @@ from everfaas_core.client.http import Api, ApiStream, segment
 from everfaas_core.shipping import load_result
 
 BATCH_TASKS: Final = 1_000
+FIRST_TASKS: Final = 100  # in the first batch
 BATCH_BYTES: Final = 8 * 1024 * 1024  # of payloads in one request: a quarter of what a server takes by default
 WINDOW: Final = 10_000
 """Tasks that are submitted and have no result yet: so much is in the queue and in memory, whatever comes in."""
@@ -261,7 +262,7 @@ class Flow:
     def _may_post(self, count: int) -> bool:
         """Wait until there is room for so many; False: it is to stop."""
         with self._room:
-            self._room.wait_for(lambda: self._stopping or len(self._waiting) + count <= WINDOW)
+            self._room.wait_for(lambda: self._stopping or not self._waiting or len(self._waiting) + count <= WINDOW)
             self._posting = not self._stopping
             return self._posting
 
@@ -281,7 +282,7 @@ class Flow:
         inherited = frozenset(self._waiting.values())
         indexes: list[int] = []
         payloads: list[bytes] = []
-        size, most = 0, 100
+        size, most = 0, min(FIRST_TASKS, BATCH_TASKS)
         for index, call in zip(itertools.count(), calls, strict=False):
             if self._stopping:
                 return

@@ -109,22 +109,23 @@ class Patience:
 
     def __init__(self, patience_s: float = PATIENCE_S) -> None:
         self._patience_s = patience_s
-        self._heard_at: float | None = None
+        self._heard = False
 
     def __call__(self, call: Callable[[], T]) -> T:
         """Return what `call` returns. Raises ApiFailed: at once when it is final, or nobody has ever answered."""
         from everfaas_core.client.errors import ApiFailed, ApiRefused, ApiUnreachable
 
+        until = time.monotonic() + self._patience_s
         while True:
             try:
                 result = call()
             except ApiFailed as error:
                 passing = isinstance(error, ApiUnreachable) or (isinstance(error, ApiRefused) and error.passing)
-                if not passing or self._heard_at is None or time.monotonic() - self._heard_at > self._patience_s:
+                if not passing or not self._heard or time.monotonic() > until:
                     raise
                 time.sleep(RETRY_S)
             else:
-                self._heard_at = time.monotonic()
+                self._heard = True
                 return result
 
 

@@ -17,6 +17,7 @@ from everfaas_core.cli import EXIT_FAILED, EXIT_INTERRUPTED
 from everfaas_core.cli.calling import json_option, url_options
 from everfaas_core.cli.shown import shown
 from everfaas_core.cli.targets import TargetCommand, find_function, keywords, literal
+from everfaas_core.model.errors import EverfaasError
 
 if TYPE_CHECKING:
     from everfaas_core.cli.outcomes import Outcome
@@ -95,6 +96,9 @@ def command(
             outcome = _follow(client.api, task_id)
         except KeyboardInterrupt:
             return _cancel(client.api, task_id)
+        except EverfaasError:
+            click.echo(f"task {task_id} goes on without us: everfaas logs -f {task_id}", err=True)
+            raise
         return _print(outcome, client.api, as_json)
 
 
@@ -133,6 +137,7 @@ def _print(outcome: Outcome, api: Api, as_json: bool) -> int:
         click.echo(json.dumps(outcome.fields(api)))
     elif outcome.status != "COMPLETED":
         show_failure(outcome, api)
+        click.echo(f"everfaas status {outcome.task_id} tells more", err=True)
     elif outcome.unloadable is not None:
         click.echo(f"Error: the result does not load here: {outcome.unloadable}", err=True)
         click.echo(f"Hint: the task has completed; its bytes: everfaas result {outcome.task_id} --raw", err=True)

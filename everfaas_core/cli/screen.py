@@ -58,8 +58,9 @@ class Screen:
 
     def draining(self) -> None:
         """Say that the end has begun."""
+        over = "\r" if self._person else ""  # the terminal has shown ^C there
         how = " (Ctrl-C again: at once)" if self._person else ""
-        self._line(f"draining: running tasks get {self._settings.drain_s:g} s to finish{how}")
+        self._line(f"{over}draining: running tasks get {self._settings.drain_s:g} s to finish{how}")
 
     def stopped(self) -> None:
         """Say that nothing is left."""

@@ -92,8 +92,8 @@ def _options(task: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _attempt(attempt: dict[str, Any], task: dict[str, Any], now_ms: float) -> str:
     queued_s = (attempt["leased_ms"] - task["submitted_ms"]) / 1000
-    words = [f"on {shown(attempt['worker'])}", f"claimed after {duration(queued_s)}"]
-    words.append(f"started {instant(attempt['started_ms']).split(' ')[-1]}")
+    clock = instant(attempt["started_ms"]).split(" ")[-1]
+    words = [f"{clock} on {shown(attempt['worker'])}", f"waited {duration(queued_s)}"]
     if attempt["ended_ms"] is None:
         words.append(f"runs for {duration((now_ms - attempt['started_ms']) / 1000)}")
     else:

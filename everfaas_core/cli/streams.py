@@ -34,8 +34,9 @@ def pieces(api: Api, task_id: str, *, follow: bool, attempt: int | None = None) 
     patient = Patience()
     while True:
         query = {"follow": follow, "cursor": cursor, "attempt": attempt}
+        opened = patient(lambda: api.stream(f"/v1/tasks/{task_id}/logs", query))  # noqa: B023 - called at once
         try:
-            with patient(lambda: api.stream(f"/v1/tasks/{task_id}/logs", query)) as stream:  # noqa: B023 - called at once
+            with opened as stream:
                 for piece in stream:
                     if piece is None:
                         continue

@@ -34,6 +34,7 @@ class Origins:
             if path
         )
         self._known: dict[str, bool] = {}
+        self._compiled: dict[str, bool] = {}
         for name in self._ship:
             if name not in sys.modules and _spec_file(name) is _ABSENT:
                 raise NotShippable(
@@ -61,7 +62,9 @@ class Origins:
         if file is _ABSENT:
             return False  # the import will say so where it is tried
         if file is None:  # built in or frozen; or made by hand, and then no import finds it
-            return module is not None and root not in sys.stdlib_module_names and module.__spec__ is None
+            return (
+                module is not None and root not in sys.stdlib_module_names and getattr(module, "__spec__", None) is None
+            )
         if file.endswith(tuple(EXTENSION_SUFFIXES)):
             return False  # machine code stays where it was built
         return not self.installed(file) or any(name == one or name.startswith(one + ".") for one in self._ship)
@@ -71,12 +74,15 @@ class Origins:
         real = os.path.realpath(file)
         return real.startswith(self._standard) or any(part in INSTALLED for part in real.split(os.sep))
 
-    def compiled(self, name: str) -> str | None:
-        """Return the file of a module of the user's own that is machine code, else None."""
-        module = sys.modules.get(name)
-        file = None if module is None else _file_of(module)
-        own = file is not None and file.endswith(tuple(EXTENSION_SUFFIXES)) and not self.installed(file)
-        return file if own else None
+    def compiled(self, name: str) -> bool:
+        """Tell whether a module is the user's own and machine code: it does not travel, and workers may lack it."""
+        known = self._compiled.get(name)
+        if known is None:
+            module = sys.modules.get(name)
+            file = None if module is None else _file_of(module)
+            known = file is not None and file.endswith(tuple(EXTENSION_SUFFIXES)) and not self.installed(file)
+            self._compiled[name] = known
+        return known
 
 
 _ABSENT: Final = "\0absent"

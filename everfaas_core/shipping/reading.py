@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import io
 import re
 import threading
 from collections import OrderedDict
@@ -11,6 +12,7 @@ from types import CodeType, FunctionType
 from typing import Any, Final, NamedTuple
 
 import cloudpickle
+from cloudpickle import cloudpickle as inner
 
 from everfaas_core.shipping.source import Place, SourceFinder, nested
 
@@ -69,9 +71,23 @@ class Book:
             names.update(one.co_names)
             _read_one(one, found, bare, imports)
         place = self._sources.place(code, namespace)
-        return Facts(
-            code, tuple(found), frozenset(names), frozenset(bare), tuple(imports), cloudpickle.dumps(code), place
-        )
+        return Facts(code, tuple(found), frozenset(names), frozenset(bare), tuple(imports), _pickled(code), place)
+
+
+class _CodePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types
+    """Pickles code with the name of its file, which tracebacks show: cloudpickle leaves it out from 3.1.3 on."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is not CodeType:
+            return super().reducer_override(obj)
+        make, arguments = inner._code_reduce(obj)
+        return make, tuple("".join(obj.co_filename) if one == "<dynamic-code>" else one for one in arguments)
+
+
+def _pickled(code: CodeType) -> bytes:
+    file = io.BytesIO()
+    _CodePickler(file).dump(code)
+    return file.getvalue()
 
 
 def annotations_of(function: FunctionType) -> dict[str, Any]:

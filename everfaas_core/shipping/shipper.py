@@ -23,7 +23,12 @@ LARGE_BYTES: Final = 1024 * 1024
 
 KEPT_MAX: Final = 512  # packings that are kept; then all are forgotten and made again
 KEPT_BYTES_MAX: Final = 64 * 1024
-_PLAIN: Final = frozenset({int, str, float, bool, bytes, type(None), list, tuple, dict, set})
+NAMED: Final = pickle.STACK_GLOBAL + pickle.MEMOIZE
+"""What pickle writes for each class or function: if it is not there, there is none."""
+
+_PLAIN: Final = frozenset({int, str, float, bool, bytes, type(None)})
+_LISTS: Final = frozenset({list, tuple, set, frozenset})
+LOOK_MAX: Final = 4  # levels of lists in lists that are looked into
 
 
 class PackedFunction(NamedTuple):
@@ -87,12 +92,12 @@ class Shipper:
 
         `function`: what is called; classes that it brings are then not sent with each call as well.
         """
-        if all(type(one) in _PLAIN for one in args) and all(type(one) in _PLAIN for one in kwargs.values()):
+        if all(map(_looks_plain, args)) and all(map(_looks_plain, kwargs.values())):
             try:
                 packed = pickle.dumps((args, dict(kwargs)), PROTOCOL)
             except Exception:  # noqa: BLE001 - in a list there can be anything; below it is found and named
-                packed = pickle.STACK_GLOBAL
-            if pickle.STACK_GLOBAL not in packed:  # it names no class and no function, so there is none to send
+                packed = NAMED
+            if NAMED not in packed:  # it names no class and no function, so there is none to send
                 return packed
         packed, traces = self._pack((args, dict(kwargs)), "the arguments", () if function is None else function.classes)
         if not traces.by_value:
@@ -122,3 +127,20 @@ def function_name(function: Callable[..., Any]) -> str:
     while not hasattr(function, "__name__") and hasattr(function, "func"):  # functools.partial
         function = function.func
     return str(getattr(function, "__name__", None) or type(function).__name__)
+
+
+def _looks_plain(value: Any) -> bool:
+    """Tell whether an argument is probably plain data, by the first item of each list in it.
+
+    It need not be true; but an array in a list should not be pickled twice to find out that it is none.
+    """
+    for _ in range(LOOK_MAX):
+        kind = type(value)
+        if kind in _PLAIN:
+            return True
+        if kind not in _LISTS and kind is not dict:
+            return False
+        if not value:
+            return True
+        value = next(iter(value.values() if kind is dict else value))
+    return True

@@ -6,7 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from types import ModuleType
+from types import BuiltinFunctionType, ModuleType
 from typing import Any
 
 from everfaas_core.shipping.origin import MAIN, Origins
@@ -28,8 +28,12 @@ class Uses:
         """Look through a function's globals, the variables of its closure, and the imports in its body."""
         variables = [(name, namespace[name]) for name in facts.globals if name in namespace]
         for name, value in (*variables, *closure):
-            if isinstance(value, ModuleType) and name not in facts.bare:
-                self._want(value, facts.names)
+            if isinstance(value, ModuleType):
+                self._warn_of_machine_code(value.__name__)
+                if name not in facts.bare:
+                    self._want(value, facts.names)
+            elif isinstance(value, BuiltinFunctionType) and isinstance(value.__module__, str):
+                self._warn_of_machine_code(value.__module__)
         for module, names in self._imported(facts, namespace):
             self.imports = True
             self._want(module, facts.names | names)
@@ -57,8 +61,7 @@ class Uses:
         for one in facts.imports:
             name = _absolute(one.name, one.level, namespace)
             if name == MAIN or not self._origins.by_value(name):
-                if self._origins.compiled(name):
-                    self._warn(f"{name!r} is machine code, which does not travel: workers need it installed")
+                self._warn_of_machine_code(name)
                 continue
             try:
                 module = importlib.import_module(name)
@@ -78,6 +81,10 @@ class Uses:
             for length in range(1, len(parts)):  # import a.b.c binds a, in which b is looked up, …
                 yield sys.modules[".".join(parts[:length])], frozenset({parts[length]})
             yield module, frozenset(one.names)
+
+    def _warn_of_machine_code(self, name: str) -> None:
+        if self._origins.compiled(name):
+            self._warn(f"{name!r} is machine code, which does not travel: workers need it installed")
 
     def _warn(self, text: str) -> None:
         self._warnings[text] = None

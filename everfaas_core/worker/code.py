@@ -28,6 +28,7 @@ from everfaas_core.wire.messages import FunctionItem
 from everfaas_core.worker.slot_state import FUNCTIONS_MAX
 
 MAIN: Final = "__main__"
+ARGUMENTS: Final = "the arguments"
 PLAIN_BYTES_MAX: Final = 1024  # payloads below this that name no global are loaded the short way
 PLAIN_HEADS: Final = (b"\x80\x04", b"\x80\x05")  # protocols in which STACK_GLOBAL is the way to name one
 SHAPE: Final = "a call's payload has to be a pair of positional and keyword arguments, such as ((1, 2), {'x': 3})"
@@ -145,7 +146,7 @@ def load_function(item: FunctionItem) -> LoadedFunction:
 
 def load_call(payload: bytes, function: LoadedFunction | None = None) -> tuple[Sequence[Any], Mapping[Any, Any]]:
     """Load the arguments of a call of this function. Raises NotLoadable."""
-    call, context = _load(payload, "the arguments", None if function is None else function.scene)
+    call, context = _load(payload, ARGUMENTS, None if function is None else function.scene)
     if function is not None and function.scene is None and isinstance(context, Scene):
         function.main.__dict__.setdefault(SHIPPED, context.modules)  # so results are written for a client of ours
     if not isinstance(call, (tuple, list)) or len(call) != 2:
@@ -197,8 +198,9 @@ def _not_loadable(error: BaseException, what: str) -> NotLoadable:
         )
     if isinstance(error, ModuleNotFoundError) and error.name:
         return NotLoadable(
-            f"{what} needs the module {error.name!r}, which this worker can't import: start the worker in the "
-            f"directory that holds it, name that directory with --path DIR or EVERFAAS_PATH, or install it there",
+            f"{what} need{'' if what == ARGUMENTS else 's'} the module {error.name!r}, which this worker can't import: "
+            f"start the worker in the directory that holds it, name that directory with --path DIR or EVERFAAS_PATH, "
+            f"or install it there",
             detail,
         )
     said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

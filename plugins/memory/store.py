@@ -293,19 +293,7 @@ class MemoryStore:
     def health(self) -> StoreHealth:
         """Return the numbers."""
         with self._tables.lock:
-            now = self._tables.now_ms()
-            alive = [d for d in self._tables.dispatchers.values() if d.lease_ms > now]
-            slots = sum(worker.slots for d in alive if d.report is not None for worker in d.report.workers)
-            queued, delayed = self._tables.queued(), self._tables.delayed_count
-            ready = queued - delayed
-            return StoreHealth(
-                kind="memory",
-                queued=queued,
-                ready=ready,
-                dispatchers=len(alive),
-                slots=slots,
-                ended=self._tables.concluded,
-            )
+            return self._tables.health()
 
     # dispatchers
 

@@ -28,7 +28,7 @@ from everfaas_core.model.records import (
     TurnReply,
 )
 from everfaas_core.model.states import TERMINAL, Cause, Status
-from everfaas_core.ports import Notice
+from everfaas_core.ports import Notice, StoreHealth
 
 from .watch import MemoryWatch
 
@@ -225,6 +225,20 @@ class Tables:
         if task.deadline_ms is not None:
             heapq.heappush(self.deadlines, (task.deadline_ms, task.task_id))
         self.enqueue(task, delay_s, at_head=True)
+
+    def health(self) -> StoreHealth:
+        """Return the numbers."""
+        now, queued = self.now_ms(), self.queued()
+        alive = [d for d in self.dispatchers.values() if d.lease_ms > now]
+        slots = sum(worker.slots for d in alive if d.report is not None for worker in d.report.workers)
+        return StoreHealth(
+            kind="memory",
+            queued=queued,
+            ready=queued - self.delayed_count,
+            dispatchers=len(alive),
+            slots=slots,
+            ended=self.concluded,
+        )
 
     def conclude(self, task: Task, status: Status, cause: Cause, result: bytes, error: str | None) -> None:
         """Write the terminal record of a task that was released or dequeued."""

@@ -221,6 +221,18 @@ def test_a_second_ctrl_c_leaves_at_once(line: Line, place: Path) -> None:
     each_once(place / "out", 300)
 
 
+def test_what_somebody_else_cancels_is_told_and_runs_with_the_next_resume(line: Line, place: Path) -> None:
+    process = started(line.url, place)
+    group = json.loads((place / "out.map").read_text().splitlines()[0])["run"]
+    line("cancel", "--group", f"map-{group}")
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 6, errors
+    assert " cancelled in " in errors
+    assert "go on with: " in errors
+    line("map", "work.py::marked", "--over", "in", "--out", "out", "--resume")
+    each_once(place / "out", 300)
+
+
 def test_other_inputs_or_another_function_are_not_gone_on_with(line: Line, place: Path) -> None:
     over = write(place / "in", 1, 2)
     line("map", "work.py::twice", "--over", over, "--out", "out", "--resume")  # there is nothing to resume: it begins

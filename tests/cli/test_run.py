@@ -11,7 +11,8 @@ import pytest
 
 from everfaas_core.cli.targets import keywords, literal
 from tests.cli.driving import UNKNOWN_ID, Line, Screen, environment, piped
-from tests.unit.system import until
+from tests.unit.system import running, until
+from tests.unit.test_cli_up import ready, up
 
 pytestmark = pytest.mark.xdist_group("cli-map")
 
@@ -48,6 +49,13 @@ class Tools:
     def half(x): return x / 2
 lock = __import__("threading").Lock()
 def locked(): return lock
+"""
+
+IMPATIENT = """
+import sys
+from everfaas_core.cli import main, outcomes
+outcomes.Patience.__init__.__defaults__ = (1.0,)
+sys.exit(main())
 """
 
 
@@ -218,6 +226,30 @@ def test_what_is_wrong_is_the_users_to_mend(line: Line, place: Path, words: list
     assert said in shown.err
     assert shown.out == ""
     assert "everfaas_core/cli" not in shown.err  # none of our own frames
+
+
+def test_an_api_that_goes_away_leaves_the_task_alone(
+    place: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path_factory.mktemp("away")
+    with running(up("-w", "1", "--path", str(place), data=home / "data"), home) as command:
+        url = ready(command)[0]
+        process = subprocess.Popen(
+            [sys.executable, "-c", IMPATIENT, "run", "work.py::nap", "60"],
+            cwd=place,
+            env=environment(url, place),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asleep\n"
+        command.process.kill()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 4, errors
+    assert "goes on without us: everfaas logs -f " in errors
+    assert "no API answers" in errors
 
 
 def test_no_api_there(place: Path) -> None:

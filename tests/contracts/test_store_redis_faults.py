@@ -322,7 +322,7 @@ def test_nothing_is_left_of_what_has_expired(scene: Scene, store: RedisStore) ->
     store.resign(B)
     scene.turn(A, report=report(A), sweep=True)
     scene.turn(A, report=report(A), sweep=True)
-    assert keys() <= before | {b"ef:queued", b"ef:orphans", b"ef:ends"}  # counters
+    assert keys() <= before | {b"ef:queued", b"ef:orphans", b"ef:ends", b"ef:concluded"}  # counters
 
 
 def test_stores_with_different_prefixes_do_not_meet(server: EmbeddedStore, scene: Scene) -> None:

@@ -13,7 +13,7 @@ from everfaas_core.cli.group import COMMANDS, everfaas
 from .markdown import ROOT, Block
 
 SCRIPTS = {"app.py": "api", "run_dispatcher.py": "dispatcher", "run_worker.py": "worker"}
-FOREIGN = {"ssh", "curl", "mypy", "ruff", "lint-imports"}  # their flags are not ours to know
+FOREIGN = {"seq", "ssh", "curl", "mypy", "ruff", "lint-imports"}  # their flags are not ours to know
 SEPARATORS = {"&&", "|", ";"}
 
 
@@ -88,5 +88,5 @@ def _check_pip(arguments: Sequence[str]) -> None:
             missing = set(argument[2:-1].split(",")) - set(extras)
             if missing:
                 raise WrongCommand(f"there are no extras {missing}")
-        elif argument not in (".", "-e", "requests", "dill"):
+        elif argument not in (".", "-e", "-q", "requests", "dill"):
             raise WrongCommand(f"pip install {argument}?")

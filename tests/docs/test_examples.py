@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import struct
@@ -13,6 +14,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+
+from tests.e2e.processes import clean_env
 
 from .markdown import ROOT, first_column
 
@@ -82,6 +85,25 @@ def test_the_address_may_come_from_the_environment(script: str, url: str, python
     assert re.fullmatch(LAST_LINES[script], done.stdout.splitlines()[-1]), done.stderr
 
 
+@pytest.mark.xdist_group("docs")
+def test_its_function_can_be_called_from_the_command_line(url: str, python: str, tmp_path: Path) -> None:
+    words = [python, "-m", "everfaas_core.cli"]
+    environ = clean_env(tmp_path) | {"EVERFAAS_URL": url}
+    estimate = str(EXAMPLES / "pi.py") + "::estimate"
+    done = subprocess.run([*words, "run", estimate, "100000"], env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert " of 100,000 darts hit" in done.stdout + done.stderr
+    assert 3 < float(done.stdout.splitlines()[-1]) < 3.3
+    sizes = tmp_path / "sizes.txt"
+    sizes.write_text("1000\n2000\n3000\n")
+    words += ["map", estimate, "--over", str(sizes)]
+    done = subprocess.run(words, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    outcomes = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sorted(one["index"] for one in outcomes) == [0, 1, 2]  # as they end
+    assert all(one["status"] == "COMPLETED" and 2 < one["value"] < 4 for one in outcomes)
+
+
 @pytest.mark.parametrize("script", scripts())
 def test_without_a_system_it_says_how_to_start_one(script: str, python: str, tmp_path: Path) -> None:
     done = run(python, script, "http://127.0.0.1:9", cwd=tmp_path)  # the discard port: nobody listens there
@@ -118,4 +140,4 @@ def test_ci_runs_the_plain_ones_without_us_and_the_others_with_their_libraries()
     script = (ROOT / ".ci" / "run").read_text()
     (plain,) = re.findall(r'^    try_up "(.*?)" "\$work/venv-client/bin/python"', script, re.MULTILINE)
     assert set(plain.split()) == PLAIN
-    assert "[test,lint,examples]" in script
+    assert "[test,lint,docs,examples]" in script

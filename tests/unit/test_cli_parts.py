@@ -18,6 +18,8 @@ from everfaas_core.cli.children import (
     describe_exit,
 )
 from everfaas_core.cli.logs import JsonFormatter, TextFormatter
+from everfaas_core.cli.map_bar import facts
+from everfaas_core.cli.map_flow import Counts
 from everfaas_core.cli.role import ReadyLine
 from everfaas_core.cli.screen import Screen, shown_url
 from everfaas_core.cli.up import _connectable
@@ -106,6 +108,26 @@ def test_workers_get_an_address_that_can_be_connected_to(address: str, connectab
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True
+
+
+def test_the_end_is_written_over_the_keys_that_asked_for_it() -> None:
+    """A terminal shows ^C at the start of the line; in a pipe nothing does."""
+    person, pipe = Terminal(), io.StringIO()
+    for stream in (person, pipe):
+        Screen(Settings(), data="/data", needs_workers=False, stream=stream).draining()
+    assert person.getvalue().startswith("\rdraining: ")
+    assert pipe.getvalue().startswith("draining: ")
+
+
+@pytest.mark.parametrize(
+    ("ended", "total", "told"),
+    [(7, 10, "7/10 3 running 2.0/s 1.5 s left"), (10, 10, "10/10 2.0/s"), (7, None, "7 4 running 2.0/s")],
+)
+def test_a_map_tells_of_no_more_running_than_are_left(ended: int, total: int | None, told: str) -> None:
+    counts = Counts()
+    counts.completed = ended
+    counts.running = 4  # as the API said a moment ago
+    assert " ".join(facts(counts, total, 2.0)) == told
 
 
 def test_the_screen_of_a_person_says_all_there_is_to_know() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import pickle
+import shutil
 import sqlite3
 import sys
 import textwrap
@@ -176,6 +178,19 @@ def test_a_function_that_carries_data_is_a_warning() -> None:
     assert "carries 2.0 MiB with it" in warning
 
 
+def test_machine_code_of_the_users_own_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec("xxlimited") or importlib.util.find_spec("_testbuffer")
+    if found is None or found.origin is None or found.name in sys.modules:
+        pytest.skip("this Python has no module of machine code to try it with")
+    shutil.copy(found.origin, tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module(found.name)
+    monkeypatch.delitem(sys.modules, found.name)
+    monkeypatch.setitem(sys.modules, found.name, module)
+    (warning,) = Shipper().pack_function(lambda: module.anything).warnings
+    assert warning == f"{found.name!r} is machine code, which does not travel: workers need it installed"
+
+
 # ── what is packed ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -222,6 +237,25 @@ def test_plain_arguments_are_plain_pickles() -> None:
     assert b"everfaas" not in Shipper().pack_call(args, kwargs)
 
 
+@pytest.mark.parametrize("value", [147, [147, 0x9493], "\u2513", {"a": (b"\x93\x94", 5)}, {1}, [[[]]], 2**70])
+def test_plain_data_that_looks_like_a_name_arrives(value: object) -> None:
+    payload = Shipper().pack_call(([value],), {})
+    assert pickle.loads(payload) == (([value],), {})
+
+
+def test_arrays_travel_as_pickle_does_it() -> None:
+    numpy = pytest.importorskip("numpy")
+    array = numpy.arange(10.0)
+    (alone, (deep,)), kwargs = pickle.loads(Shipper().pack_call((array, [(array,)]), {"a": array}))
+    assert [(one == array).all() for one in (alone, deep[0], kwargs["a"])] == [True, True, True]
+
+
+def test_a_class_deep_in_plain_data_travels() -> None:
+    ((deep,), _) = pickle.loads(Shipper().pack_call(([{"a": (1, Config(5))}],), {}))
+    assert deep[0]["a"][1].size == 5
+    assert type(deep[0]["a"][1]) is not Config
+
+
 def test_a_call_does_not_bring_what_its_function_brings() -> None:
     shipper = Shipper()
     packed = shipper.pack_function(uses_a_config)
@@ -234,6 +268,22 @@ def test_a_call_does_not_bring_what_its_function_brings() -> None:
         assert type(config) is function.__globals__["Config"]
     with pytest.raises(LookupError, match="should have come with the function"):
         open_packed(opened(together))
+
+
+def test_a_function_that_was_opened_can_be_packed_again() -> None:
+    shipper = Shipper()
+    scale = 3
+
+    def work(x: int) -> Any:
+        import textwrap as t
+
+        return (lambda y: Config(y * scale).size + other()), t.shorten("a b", x)
+
+    function, _ = open_packed(opened(shipper.pack_function(work).payload))
+    again, _ = open_packed(opened(shipper.pack_function(function).payload))
+    assert again(10)[0](2) == 7
+    inner, _ = open_packed(opened(shipper.pack_function(function(10)[0]).payload)._replace(python="3.99"))
+    assert inner(3) == 10
 
 
 def opened(payload: bytes) -> Envelope:

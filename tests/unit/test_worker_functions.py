@@ -275,6 +275,7 @@ def test_code_that_exits_while_it_loads_is_only_not_loadable(slots: Slots) -> No
         (dill.dumps((1, 2, 3)), "this one is a tuple of 3"),
         (dill.dumps(7), "this one is an int"),
         (b"rubbish", "the arguments did not load"),
+        (b"cno_such_module\nthing\n.", "the arguments need the module 'no_such_module', which"),
     ],
     ids=itertools.count(),
 )
