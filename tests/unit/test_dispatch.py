@@ -16,7 +16,7 @@ from everfaas_core.dispatch.machine import CLAIM_MAX, Machine, MachineConfig
 from everfaas_core.dispatch.retries import BACKOFF_S_MAX, backoff_s, verdict
 from everfaas_core.model.records import AdoptedTask, ClaimedTask
 from everfaas_core.model.states import Cause, Status
-from everfaas_core.wire.messages import Outcome
+from everfaas_core.wire.messages import Outcome, Said
 from everfaas_plugins.round_robin import RoundRobin
 
 
@@ -140,6 +140,16 @@ class TestMachine:
         one.step(0.1, [ev.Claimed(4, ()), ev.Beaten("w", 1, 9)])
         one.step(0.2, [ev.Beaten("w", 5)])
         assert one.step(0.3, [ev.Rung()]) == [do.Claim(9)]
+
+    def test_a_worker_whose_tasks_print_lives_and_nothing_else_follows_from_it(self):
+        one = machine(liveness_s=2.5)
+        one.step(0.0, [ev.Joined("w", 4, 0)])
+        one.step(2.0, [ev.Told("w", Said())])
+        assert one.step(4.0, [ev.Told("w", Said())]) == []
+        assert one.fleet.get("w") is not None
+        one.step(7.0, [])
+        assert one.fleet.get("w") is None
+        assert kinds(one.step(7.1, [ev.Told("w", Said())])) == ["AskedAgain"]
 
     def test_a_window_ends_with_the_hello_that_comes_next(self):
         one = machine("capacity")
