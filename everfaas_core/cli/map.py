@@ -168,7 +168,7 @@ class Work:
             words.append(f"{counts.earlier:,} had a result before")
         if stopped and total is not None:
             left = total - counts.earlier - counts.ended - counts.cancelled - counts.submitted
-            words.append(f"{left:,} not submitted")
+            words += [f"{left:,} not submitted"] if left else []
         if stopped and counts.submitted:
             words.append(f"{counts.submitted:,} submitted, their end not heard of")
         from everfaas_core.cli.shown import duration

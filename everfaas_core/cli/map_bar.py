@@ -55,7 +55,7 @@ def facts(counts: Counts, total: int | None, per_s: float) -> list[str]:
     if left != 0:  # what the API said of those that run is a moment old
         words.append(f"{min(counts.running, counts.submitted):,} running")
     words.append(f"{per_s:,.0f}/s" if per_s >= 10 else f"{per_s:.1f}/s")
-    if left and per_s > 0:
+    if left and per_s > 0 and not counts.cancelled:  # what is cancelled takes no time
         words.append(f"{duration(left / per_s)} left")
     return words
 
