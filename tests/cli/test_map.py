@@ -215,7 +215,7 @@ def test_ctrl_c_cancels_what_is_left_and_resume_goes_on(line: Line, place: Path)
     for status in ("QUEUED", "RUNNING"):
         assert line("ls", "-q", "--group", group, "--status", status).out == ""
     cancelled = set(line("ls", "-q", "--all", "--group", group, "--status", "CANCELLED").lines)
-    assert f"{len(first)} completed, 0 failed, {len(cancelled)} cancelled, " in errors
+    assert f"{len(first)} completed, 0 failed, {len(cancelled)} cancelled" in errors
 
     shown = line("map", "work.py::marked", "--over", "in", "--out", "out", "--resume")
     assert f"{len(first)} had a result before" in shown.err

@@ -127,6 +127,7 @@ def test_a_map_tells_of_no_more_running_than_are_left(ended: int, total: int | N
     counts = Counts()
     counts.completed = ended
     counts.running = 4  # as the API said a moment ago
+    counts.submitted = 4 if total is None else total - ended
     assert " ".join(facts(counts, total, 2.0)) == told
 
 
