@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -15,7 +16,7 @@ import click
 
 from everfaas_core.cli import EXIT_INTERRUPTED, EXIT_TASK_CANCELLED, EXIT_TASK_FAILED
 from everfaas_core.cli.calling import json_option, url_options
-from everfaas_core.cli.map_inputs import FORMS, Inputs, Survey
+from everfaas_core.cli.map_inputs import FORMS, BadInput, Inputs, Survey
 from everfaas_core.cli.run import call_options, prepare
 from everfaas_core.cli.targets import find_function
 
@@ -64,14 +65,11 @@ def command(
     from everfaas_core.client.client import Client
     from everfaas_core.config.layers import load_url
 
-    journal = Journal(out, _about(target, inputs, survey), resume=resume)
-    try:
-        with Client(load_url(url, config)[0]) as client:
-            function_id, fields = prepare(client, function, options)
+    with Client(load_url(url, config)[0]) as client:
+        function_id, fields = prepare(client, function, options)
+        with contextlib.closing(Journal(out, _about(target, inputs, survey), resume=resume)) as journal:
             work = Work(client, function_id, fields, journal, target.rpartition("::")[2], out)
             return work.run(inputs, survey.total if survey else None, as_json)
-    finally:
-        journal.close()
 
 
 def _about(target: str, inputs: Inputs, survey: Survey | None) -> dict[str, Any]:
@@ -99,6 +97,7 @@ class Work:
         self._name = name
         self._out = out
         self._bar: Any = None
+        self._deserted = False
         self._began = time.monotonic()
 
     def run(self, inputs: Inputs, total: int | None, as_json: bool) -> int:
@@ -107,25 +106,27 @@ class Work:
 
         counts = self._flow.counts
         self._bar = Bar(self._name, counts, total)
-        stopped = False
+        stopped: BaseException | None = None
         try:
             with self._interrupts, self._bar:
                 self._bar.say(f"group {self._flow.group}: everfaas ls --group {self._flow.group}")
                 try:
                     self._flow.run(iter(inputs))
-                except KeyboardInterrupt:
-                    stopped = True
+                except (KeyboardInterrupt, BrokenPipeError, BadInput) as why:
+                    stopped = why
                     self._stop()
         except KeyboardInterrupt:
             self._leave(total)
         except Exception:
             self._say_what_was_done(total, stopped=True)
             raise
-        self._say_what_was_done(total, stopped=stopped)
+        self._say_what_was_done(total, stopped=stopped is not None)
         if as_json:
             click.echo(json.dumps(self._summary(total)))
-        if stopped:
+        if isinstance(stopped, KeyboardInterrupt):
             return EXIT_INTERRUPTED
+        if stopped is not None:
+            raise stopped
         if counts.failed or self._journal.failed:
             return EXIT_TASK_FAILED
         return EXIT_TASK_CANCELLED if counts.cancelled else 0
@@ -135,8 +136,13 @@ class Work:
         self._flow.stop()
 
     def _emit(self, lines: Sequence[dict[str, Any]]) -> None:
-        if self._out is None and lines:
+        if self._out is not None or not lines or self._deserted:
+            return
+        try:
             self._bar.put("".join(json.dumps(line) + "\n" for line in lines))
+        except BrokenPipeError:  # whoever read them has left: nobody wants the rest
+            self._deserted = True
+            raise
 
     def _summary(self, total: int | None) -> dict[str, Any]:
         counts = self._flow.counts

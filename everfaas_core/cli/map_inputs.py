@@ -45,6 +45,7 @@ class Inputs:
 
     def __init__(self, path: str, form: str, *, star: bool) -> None:
         self.path = path
+        self.name = "stdin" if path == STDIN else path
         self.form = form
         self.star = star
 
@@ -102,7 +103,7 @@ class Inputs:
                 if not line.isspace():
                     yield number, line
         except UnicodeDecodeError as error:
-            raise BadInput(f"{self.path} is not UTF-8 behind line {number}: {error.reason}") from None
+            raise BadInput(f"{self.name} is not UTF-8 behind line {number}: {error.reason}") from None
 
     def _call(self, line: str, number: int) -> Call:
         if self.form == "jsonl":
@@ -110,7 +111,7 @@ class Inputs:
                 value = json.loads(line)
             except ValueError as error:
                 raise BadInput(
-                    f"{self.path}, line {number} is no JSON: {error}", hint="one JSON value a line"
+                    f"{self.name}, line {number} is no JSON: {error}", hint="one JSON value a line"
                 ) from None
         else:
             value = literal(line)
@@ -121,7 +122,7 @@ class Inputs:
         if isinstance(value, (list, tuple)):
             return tuple(value), {}
         raise BadInput(
-            f"{self.path}, line {number} can't be spread: it is a {type(value).__name__}",
+            f"{self.name}, line {number} can't be spread: it is a {type(value).__name__}",
             hint="with --star, each input is a list (positional arguments) or a dict (keyword arguments)",
         )
 
@@ -132,14 +133,14 @@ class Inputs:
             for name in names:
                 if not name.isidentifier():
                     raise BadInput(
-                        f"{self.path}: {name!r} is no name of an argument",
+                        f"{self.name}: {name!r} is no name of an argument",
                         hint="the first line of a CSV file names the arguments",
                     )
             for row in rows:
                 if not row:
                     continue
                 if len(row) != len(names):
-                    raise BadInput(f"{self.path}, line {rows.line_num} has {len(row)} values for {len(names)} names")
+                    raise BadInput(f"{self.name}, line {rows.line_num} has {len(row)} values for {len(names)} names")
                 yield (), dict(zip(names, map(literal, row), strict=True))
         except csv.Error as error:
-            raise BadInput(f"{self.path}, line {rows.line_num} is no CSV: {error}") from None
+            raise BadInput(f"{self.name}, line {rows.line_num} is no CSV: {error}") from None

@@ -22,6 +22,7 @@ import cloudpickle
 from cloudpickle import cloudpickle as inner
 
 from everfaas_core.shipping import classes, rebuild
+from everfaas_core.shipping.identity import Sets, Sorted, class_id
 from everfaas_core.shipping.origin import Origins
 from everfaas_core.shipping.reading import Book, Facts, annotations_of, names_in
 from everfaas_core.shipping.source import LibraryFile, Place, Unit
@@ -56,8 +57,11 @@ class Traces:
 class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types
     """Packs one stream. `known`: ids of classes that are there already where it is opened."""
 
-    def __init__(self, file: io.BytesIO, origins: Origins, book: Book, known: Collection[str] = ()) -> None:
+    def __init__(
+        self, file: io.BytesIO, origins: Origins, book: Book, known: Collection[str] = (), sets: Sets | None = None
+    ) -> None:
         super().__init__(file, protocol=PROTOCOL)
+        self._sets = sets
         self.traces = Traces()
         self._origins = origins
         self._book = book
@@ -144,12 +148,15 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
             annotations,
             # a copy: the pickler's memory of it must not make the next packing differ
             dict(function.__dict__),
-            variables,
+            self._ordered(variables),
             _contents(cells),
             tuple(modules),
             # importing `a` does not import `a.b`; loading this does
             [one for one in submodules if not self._origins.by_value(one.__name__)],
         )
+
+    def _ordered(self, variables: dict[str, Any]) -> dict[str, Any]:
+        return variables if self._sets is None else self._sets.ordered(variables)
 
     # ── modules ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -199,6 +206,7 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
     def _class(self, cls: type) -> Any:
         if not self.travels(cls):
             return NotImplemented
+        track = class_id(cls)  # first, or cloudpickle would make one at random
         reduced = inner._class_reduce(cls)
         if reduced is NotImplemented:
             reduced = inner._dynamic_class_reduce(cls)
@@ -208,7 +216,6 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
         make, arguments, (attributes, slots), *_ = reduced
         if "__dataclass_params__" in attributes:
             attributes.pop("__replace__", None)
-        track = inner._get_or_create_tracker_id(cls)
         if track in self._known:
             return classes.known_class, (rebuild.SCENE, track, cls.__qualname__)
         self.traces.classes.add(track)
@@ -218,7 +225,14 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
         if "__slots__" in attributes and make is inner._make_skeleton_class and "_fields" not in attributes:
             arguments[3] = {**arguments[3], "__slots__": attributes["__slots__"]}
         arguments = (rebuild.SCENE, track, make, tuple(arguments))
-        return classes.skeleton, arguments, (attributes, slots, rebuild.SCENE), None, None, classes.fill_class
+        return (
+            classes.skeleton,
+            arguments,
+            (self._ordered(attributes), slots, rebuild.SCENE),
+            None,
+            None,
+            classes.fill_class,
+        )
 
     def _cell(self, cell: CellType) -> Any:
         if id(cell) in self._in_functions:
@@ -240,6 +254,9 @@ class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has
 
     def _cached_property(self, cached: Any) -> Any:
         return rebuild.cached_property, (cached.func, cached.attrname)
+
+    def _sorted(self, items: Sorted) -> Any:
+        return items.__reduce__()
 
     def _weak(self, weak: Any) -> Any:
         return rebuild.weak, (type(weak), dict(weak.items()))
@@ -313,6 +330,7 @@ _HANDLERS: Final[dict[type, Callable[[ValuePickler, Any], Any]]] = {
     Unit: ValuePickler._unit,
     LibraryFile: ValuePickler._library_file,
     CellType: ValuePickler._cell,
+    Sorted: ValuePickler._sorted,
     functools.cached_property: ValuePickler._cached_property,
     weakref.WeakKeyDictionary: ValuePickler._weak,
     weakref.WeakValueDictionary: ValuePickler._weak,

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import cloudpickle
 from cloudpickle import cloudpickle as inner
 
+from everfaas_core.shipping.identity import Sorted, is_plain
 from everfaas_core.shipping.source import Place, SourceFinder, nested
 
 GLOBAL_OPS: Final = frozenset(
@@ -75,13 +76,21 @@ class Book:
 
 
 class _CodePickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types
-    """Pickles code with the name of its file, which tracebacks show: cloudpickle leaves it out from 3.1.3 on."""
+    """Pickles code with the name of its file, which tracebacks show: cloudpickle leaves it out from 3.1.3 on.
+
+    Constant sets get an order, so that the code pickles the same in each run.
+    """
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) is not CodeType:
             return super().reducer_override(obj)
         make, arguments = inner._code_reduce(obj)
-        return make, tuple("".join(obj.co_filename) if one == "<dynamic-code>" else one for one in arguments)
+        constants = tuple(Sorted(one) if type(one) is frozenset and is_plain(one) else one for one in obj.co_consts)
+        replaced = {"<dynamic-code>": "".join(obj.co_filename)}
+        return make, tuple(
+            constants if one is obj.co_consts else replaced.get(one, one) if type(one) is str else one
+            for one in arguments
+        )
 
 
 def _pickled(code: CodeType) -> bytes:

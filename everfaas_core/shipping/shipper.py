@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from everfaas_core.shipping.envelope import CALL_HEAD, FUNCTION_HEAD, Envelope, packer, seal
 from everfaas_core.shipping.explain import Call, explain
+from everfaas_core.shipping.identity import Sets
 from everfaas_core.shipping.origin import Origins
 from everfaas_core.shipping.pickler import PROTOCOL, Traces, ValuePickler
 from everfaas_core.shipping.reading import Book
@@ -105,13 +106,17 @@ class Shipper:
         return seal(CALL_HEAD, Envelope(self._python, self._packer, "", packed))
 
     def _pack(self, thing: Any, what: str, known: Collection[str] = ()) -> tuple[bytes, Traces]:
-        file = io.BytesIO()
-        pickler = ValuePickler(file, self._origins, self._book, known)
-        try:
-            pickler.dump(thing)
-        except Exception as error:
-            raise explain(Call(*thing) if type(thing) is tuple else thing, what, error, self._packs) from error
-        return file.getvalue(), pickler.traces
+        sets: Sets | None = Sets()
+        while True:
+            file = io.BytesIO()
+            pickler = ValuePickler(file, self._origins, self._book, known, sets)
+            try:
+                pickler.dump(thing)
+            except Exception as error:
+                raise explain(Call(*thing) if type(thing) is tuple else thing, what, error, self._packs) from error
+            if sets is None or not sets.are_elsewhere(pickler):
+                return file.getvalue(), pickler.traces
+            sets = None  # they are packed as they are
 
     def _packs(self, thing: Any) -> Exception | None:
         """Return why a thing does not pack, or None."""

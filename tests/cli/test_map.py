@@ -111,6 +111,42 @@ def test_stdin_and_values_that_json_has_no_word_for(url: str, place: Path) -> No
     assert sorted(row["repr"] for row in shown.objects) == ["{1}", "{2}"]
 
 
+def test_a_bad_line_of_stdin_cancels_what_was_submitted(line: Line, place: Path) -> None:
+    content = "".join(f"{number}\n" for number in range(150)) + "no json\n"
+    shown = piped(["map", "work.py::marked", "--over", "-", "--jsonl"], line.url, place, stdin=content.encode())
+    assert shown.status == 2
+    assert "stdin, line 151 is no JSON" in shown.err
+    group = shown.err.split("--group ")[1].split()[0]
+    for status in ("QUEUED", "RUNNING"):
+        assert line("ls", "-q", "--group", group, "--status", status).out == ""
+
+
+def test_a_reader_of_results_who_leaves_cancels_the_rest(line: Line, place: Path) -> None:
+    write(place / "in", *range(300))
+    done = subprocess.run(
+        f"{sys.executable} -m everfaas_core.cli map work.py::marked --over in | head -n 1",
+        shell=True,
+        cwd=place,
+        env=environment(line.url, place),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    group = done.stderr.split("--group ")[1].split()[0]
+    assert line("ls", "-q", "--group", group, "--status", "CANCELLED").out != ""
+    for status in ("QUEUED", "RUNNING"):
+        assert line("ls", "-q", "--group", group, "--status", status).out == ""
+
+
+def test_no_api_there_leaves_no_files_behind(place: Path) -> None:
+    over = write(place / "in", 1)
+    shown = piped(["map", "work.py::twice", "--over", over, "--out", "out"], "http://127.0.0.1:9", place)
+    assert shown.status == 4
+    assert not (place / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -35,6 +35,10 @@ def boom(x):
 def nap(s):
     print("asleep", flush=True)
     time.sleep(s)
+def steps():
+    from everfaas_core import progress
+    progress(3, 10, "third\\x1b[2J")
+    time.sleep(60)
 def hostile():
     sys.stdout.write("\\x1b[31mred\\x1b[0m \\x1b]0;owned\\x07 \\x1b[2J\\n")
     return "\\x1b[2Jx"
@@ -152,6 +156,16 @@ def test_a_second_interrupt_leaves_at_once(everything: tuple[str, object], line:
     assert process.returncode == 130
     for task_id in line("ls", "-q", "--status", "RUNNING").lines:
         line("cancel", task_id)
+
+
+def test_progress_is_shown(line: Line, place: Path) -> None:
+    task_id = line("run", "work.py::steps", "--detach").out.strip()
+    until(lambda: line("status", "--json", task_id).json["progress"])
+    assert r"progress    3/10 30 % third\x1b[2J (told " in line("status", task_id).out
+    with Screen(["ls", "--status", "RUNNING"], line.url, place, width=140) as screen:
+        assert screen.end() == 0
+    assert r"3/10 30 % third\x1b[2J" in screen.text
+    line("cancel", task_id)
 
 
 def test_a_task_can_colour_a_terminal_and_nothing_else(line: Line, place: Path) -> None:
