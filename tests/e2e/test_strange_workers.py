@@ -16,6 +16,7 @@ import pytest
 import requests
 import zmq
 
+from everfaas_core.model.output import Printed, Progressed, Stream
 from everfaas_core.model.states import Cause
 from everfaas_core.wire import messages as m
 from everfaas_core.wire.codec import decode_to_worker, encode
@@ -136,6 +137,10 @@ def nonsense(chance: random.Random, mode: str) -> m.Message:
         lambda: hello(name(), name(), pid=number(), version=number(), python=name()),
         lambda: m.Beat(number()),
         lambda: m.Outcomes(outcomes, number()),
+        lambda: m.Said(
+            tuple(Printed(name(), number(), chance.choice(list(Stream)), number(), os.urandom(9)) for _ in range(3)),
+            (Progressed(name(), number(), number(), chance.choice([None, -1.5, float("nan")]), name()),),
+        ),
         lambda: m.Missing(tuple(name() for _ in range(3))),
         m.Draining,
         lambda: m.Bye(held),
