@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -77,12 +78,16 @@ def test_the_table_is_what_is_printed_otherwise(
 
 
 def test_nothing_of_it_is_kept_for_long_and_its_functions_are_registered_once(url: str) -> None:
+    def registered() -> list[Any]:
+        found = requests.get(url + "/v1/functions", timeout=10).json()["functions"]
+        return [one for one in found if one["name"].startswith("everfaas-bench-")]
+
     with Api(url) as api:
         Workload(api).warm_up(1)
+        ours = registered()
         Workload(api)
-    found = requests.get(url + "/v1/functions", timeout=10).json()["functions"]
-    ours = [one for one in found if one["name"].startswith("everfaas-bench-")]
-    assert sorted(one["name"].rpartition("-")[2] for one in ours) == ["echo", "nap", "noop"]
+    assert registered() == ours
+    assert {one["name"].rpartition("-")[2] for one in ours} == {"echo", "nap", "noop"}
     assert {one["options"]["result_ttl_s"] for one in ours} == {workload.RESULT_TTL_S}
     newest = requests.get(url + "/v1/tasks?limit=1", timeout=10).json()["tasks"][0]
     assert newest["expires_ms"] - newest["ended_ms"] == workload.RESULT_TTL_S * 1000
