@@ -10,10 +10,11 @@ from everfaas_core.client.slips import Waiter
 class Call:
     """A submitted call. `fields` are those of a task beside function and payload; its idempotency key is among them."""
 
-    __slots__ = ("asked_by_id", "fields", "function_id", "payload", "waiter")
+    __slots__ = ("asked_by_id", "fields", "function_id", "keyed", "payload", "waiter")
 
     def __init__(self, waiter: Waiter, function_id: str, payload: bytes, fields: dict[str, Any]) -> None:
-        self.asked_by_id = False  # it may become a task of another group: its key is the user's
+        self.keyed = False  # its key is the user's: it may be a task that has ended long ago
+        self.asked_by_id = False  # and one of another group
         self.waiter = waiter
         self.function_id = function_id
         self.payload = payload

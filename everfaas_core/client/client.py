@@ -80,7 +80,7 @@ class Client:
         future: Future[T] = Future(self._session)
         payload = self._session.shipper.pack_call(args, kwargs, self._session.packed(function_id))
         call = self._session.call(future, function_id, payload, fields)
-        call.asked_by_id = "idempotency_key" in fields
+        call.asked_by_id = call.keyed
         self._session.send([call])
         return future
 

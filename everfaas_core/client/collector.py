@@ -57,6 +57,8 @@ class Collector:
             ids[call] = task_id
         for reader, some in self._by_reader(calls):
             reader.add([(ids[call], call.waiter) for call in some])
+            if old := [ids[call] for call in some if call.keyed]:
+                reader.look_for(old)
 
     def expected(self, calls: Sequence[Call]) -> None:
         """What `expect` announced is known now, or will never be."""
@@ -115,6 +117,11 @@ class Reader:
                 threading.Thread(target=self._run, name="everfaas-results", daemon=True).start()
         tell(settled)
 
+    def look_for(self, task_ids: Sequence[str]) -> None:
+        """Bring those of these tasks that have ended already: what is read on may be behind their ends."""
+        with contextlib.suppress(ApiFailed):  # they are asked for again later
+            self._ask(0, task_ids)
+
     def is_wanted(self) -> bool:
         """Tell whether somebody waits, or has lately."""
         with self._lock:
@@ -168,16 +175,23 @@ class Reader:
             settled = self._pending.take(ended)
         tell(settled)
 
-    def _ask(self, wait_s: float) -> None:
-        """Ask for the tasks themselves. Raises ApiFailed."""
+    def _ask(self, wait_s: float, task_ids: Sequence[str] | None = None) -> None:
+        """Ask for these tasks themselves, or for all that somebody waits for. Raises ApiFailed."""
         with self._lock:
-            ids = self._pending.ids()
+            ids = self._pending.ids() if task_ids is None else list(task_ids)
         for at in range(0, len(ids), ASKED_IDS_MAX):
-            body = {"task_ids": ids[at : at + ASKED_IDS_MAX], "wait_s": wait_s if len(ids) <= ASKED_IDS_MAX else 0}
-            answer = self._api.post("/v1/tasks:wait", body)
+            self._ask_some(ids[at : at + ASKED_IDS_MAX], wait_s if len(ids) <= ASKED_IDS_MAX else 0)
+
+    def _ask_some(self, ids: list[str], wait_s: float) -> None:
+        more = True
+        while more and ids:  # an answer has 64 MiB of results at the most
+            answer = self._api.post("/v1/tasks:wait", {"task_ids": ids, "wait_s": wait_s})
             self._take(answer["ended"])
             for task_id in (*answer["unknown"], *answer["expired"]):
                 self._fail([task_id], lambda task_id=task_id: vanished(task_id))
+            more = answer["more"]
+            known = {one["task_id"] for one in answer["ended"]}
+            ids = [one for one in ids if one not in known]
 
     def _fail(self, task_ids: Sequence[str], error: Callable[..., Exception]) -> None:
         with self._lock:

@@ -119,7 +119,9 @@ class Session:
     def call(self, waiter: Waiter, function_id: str, payload: bytes, fields: dict[str, Any]) -> Call:
         """Make a call, to be sent by `send`."""
         if "idempotency_key" in fields:
-            return Call(waiter, function_id, payload, dict(fields))
+            call = Call(waiter, function_id, payload, dict(fields))
+            call.keyed = True
+            return call
         key = f"{self.name}/{next(self._numbers)}"
         return Call(waiter, function_id, payload, {**fields, "idempotency_key": key})
 

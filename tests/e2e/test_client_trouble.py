@@ -171,6 +171,15 @@ def test_a_client_that_was_killed_in_the_middle_of_a_map(own_system: System, tmp
     assert begun(folder) == dict.fromkeys(range(COUNT), 1)
 
 
+def test_a_map_that_has_ended_is_begun_again_at_once(own_system: System, tmp_path: Path) -> None:
+    """Its stream gives all that has ended before the later calls are made: they are not left waiting for it."""
+    with Client(own_system.url, idempotency_key=uuid.uuid4().hex) as client:
+        for _ in range(3):
+            began = time.monotonic()
+            assert list(client.map(pow, range(3_000), [2] * 3_000, buffersize=400)) == [n * n for n in range(3_000)]
+            assert time.monotonic() - began < 25  # a second or so; a look at the store comes after 60
+
+
 def test_a_store_that_was_emptied_is_told(own_system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collector, "STREAM_S", 0.5)
     with Client(own_system.url) as client, redis.Redis.from_url(own_system.store) as store:
