@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -19,12 +17,9 @@ from everfaas_core.api.frames import NDJSON, Form
 from everfaas_core.api.negotiation import MSGPACK, wants_msgpack
 from everfaas_core.api.openapi import Fields, Resource, invalid
 from everfaas_core.api.schemas import NAME_CHARS_MAX, GroupQuery
-from everfaas_core.model.errors import StoreUnavailable
+from everfaas_core.api.streams import Stream
 
-RETRY_S: Final = 1.0  # between reads while the store is away
 _NO_LIMIT: Final = 2**53
-
-_log = logging.getLogger(__name__)
 
 
 class Wish(Struct, frozen=True):
@@ -103,101 +98,52 @@ class GroupRoutes:
         return stream
 
 
-class GroupStream:
-    """One client's stream, iterated by the thread of its request; `held` is given back by `close`."""
+class GroupStream(Stream):
+    """One client's stream of a group's results."""
 
-    def __init__(
-        self,
-        context: ApiContext,
-        feed: Feed,
-        wish: Wish,
-        gone: Callable[[], bool],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._hub = context.hub
-        self._settings = context.settings
+    def __init__(self, context: ApiContext, feed: Feed, wish: Wish, gone: Callable[[], bool]) -> None:
+        super().__init__(context, wish.form, wish.wait_s, gone)
         self._feed = feed
         self._wish = wish
-        self._gone = gone
-        self._clock = clock
-        self._deadline = clock() + wish.wait_s
         self._left = wish.limit
         self._cursor = wish.cursor
         self._tasks = self._pending = 0
         self._seen = -1
         self._batch: Batch | None = None
-        self._frames = self._run()
-        self.held = ExitStack()
 
     def begin(self) -> None:
         """Read the first page. Raises StoreUnavailable, StoreRefused, or ValueError for a cursor that is none."""
         self._read()
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return next(self._frames)
-
-    def close(self) -> None:
-        """Give back what the stream holds, also if nobody has iterated over it. Idempotent."""
-        self._frames.close()
-        self.held.close()
-
-    def _run(self) -> Generator[bytes, None, None]:
-        sent_at = self._clock()
-        if self._batch is None or not self._batch.count:
-            yield self._wish.form.heartbeat  # so that the client has the answer's head, and knows that it is heard
-        while True:
-            if self._batch is not None and self._batch.count:
-                yield self._batch.frames
-                sent_at = self._clock()
-            end = self._end()
-            if end is not None:
-                yield self._last(end)
-                return
-            if self._batch is None or not self._batch.more:
-                self._rest()
-                if self._gone():
-                    return
-                if self._clock() - sent_at >= self._settings.heartbeat_s:
-                    yield self._wish.form.heartbeat
-                    sent_at = self._clock()
-            try:
-                self._read()
-            except StoreUnavailable:  # a stream outlives it: what it can't read now, it reads when the store is back
-                self._batch = None
-            except Exception:  # noqa: BLE001  # the answer has begun, so no handler of errors can give another
-                _log.exception("a stream of results failed")
-                yield self._last("error")
-                return
-
-    def _end(self) -> str | None:
-        """Tell why the stream is over, if it is. As long as there is something to read, its time is not."""
-        batch = self._batch
-        if self._left <= 0:
-            return "limit"
-        if self._hub.draining:
-            return "drain"
-        if batch is not None and batch.more:
-            return None
-        if self._wish.until_done and batch is not None and not batch.pending:
-            return "done"
-        return "time" if self._clock() >= self._deadline else None
-
-    def _rest(self) -> None:
-        """Wait until there is something to read, or to say."""
-        longest_s = min(self._settings.heartbeat_s, self._settings.reread_s)
-        if self._batch is None:
-            longest_s = min(longest_s, RETRY_S)
-        self._feed.wait(self._seen, min(longest_s, max(0.0, self._deadline - self._clock())))
-
     def _read(self) -> None:
         self._seen = self._feed.version  # before the read: what ends from here on wakes us
-        self._batch = batch = self._feed.read(self._cursor, self._left, self._wish.form)
+        self._batch = batch = self._feed.read(self._cursor, self._left, self._form)
         self._left -= batch.count
         self._cursor = batch.cursor
         self._tasks, self._pending = batch.tasks, batch.pending
 
+    def _take(self) -> bytes:
+        return b"" if self._batch is None or not self._batch.count else self._batch.frames
+
+    def _has_more(self) -> bool:
+        return self._batch is not None and self._batch.more
+
+    def _forget(self) -> None:
+        self._batch = None
+
+    def _end(self) -> str | None:
+        if self._left <= 0:
+            return "limit"
+        if self._hub.draining:
+            return "drain"
+        if self._has_more():
+            return None
+        if self._wish.until_done and self._batch is not None and not self._batch.pending:
+            return "done"
+        return "time" if self._clock() >= self._deadline else None
+
+    def _wait(self, longest_s: float) -> None:
+        self._feed.wait(self._seen, longest_s)
+
     def _last(self, end: str) -> bytes:
-        return self._wish.form.one({"end": end, "tasks": self._tasks, "pending": self._pending, "cursor": self._cursor})
+        return self._form.one({"end": end, "tasks": self._tasks, "pending": self._pending, "cursor": self._cursor})

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -19,15 +17,12 @@ from everfaas_core.api.hub import Waiter
 from everfaas_core.api.negotiation import MSGPACK, wants_msgpack
 from everfaas_core.api.openapi import Fields, Resource, invalid
 from everfaas_core.api.schemas import LogQuery
-from everfaas_core.model.errors import StoreUnavailable
+from everfaas_core.api.streams import Stream
 from everfaas_core.model.ids import TaskId
 from everfaas_core.model.output import LogPage
 from everfaas_core.model.states import TERMINAL, Status
 
 PAGE_BYTES: Final = 256 * 1024  # of text; a page holds one piece more at most
-RETRY_S: Final = 1.0  # between reads while the store is away
-
-_log = logging.getLogger(__name__)
 
 
 class Wish(Struct, frozen=True):
@@ -113,33 +108,19 @@ class LogRoutes:
         return stream
 
 
-class LogStream:
-    """One client's log, iterated by the thread of its request; `held` is given back by `close`.
+class LogStream(Stream):
+    """One client's log. Without a waiter it ends with what there is."""
 
-    Without a waiter it ends with what there is.
-    """
-
-    def __init__(
-        self,
-        context: ApiContext,
-        wish: Wish,
-        waiter: Waiter | None,
-        gone: Callable[[], bool],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, context: ApiContext, wish: Wish, waiter: Waiter | None, gone: Callable[[], bool]) -> None:
+        super().__init__(context, wish.form, wish.wait_s, gone)
+        self.live = waiter is not None
         self._store = context.store
-        self._hub = context.hub
-        self._settings = context.settings
         self._wish = wish
         self._waiter = waiter
-        self._gone = gone
-        self._clock = clock
-        self._deadline = clock() + wish.wait_s
         self._cursor = wish.cursor or "0-0"
         self._status: Status | None = None
         self._page: LogPage | None = None
-        self._frames = self._run()
-        self.held = ExitStack()
+        self._vanished = False  # its record was deleted meanwhile
 
     def begin(self) -> bool:
         """Read the first page; False: there is no such task.
@@ -147,79 +128,44 @@ class LogStream:
         Raises StoreUnavailable, StoreRefused, or ValueError for a cursor that is none.
         """
         self._read()
-        return self._page is not None
+        return not self._vanished
 
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        return next(self._frames)
-
-    def close(self) -> None:
-        """Give back what the stream holds, also if nobody has iterated over it. Idempotent."""
-        self._frames.close()
-        self.held.close()
-
-    def _run(self) -> Generator[bytes, None, None]:
-        sent_at = self._clock()
-        if self._waiter is not None and self._page is not None and not self._page.pieces:
-            yield self._wish.form.heartbeat  # so that the client has the answer's head, and knows that it is heard
-        while True:
-            page = self._page
-            if page is not None and page.pieces:
-                yield self._wish.form.pieces(page.pieces, self._cursor)
-                self._cursor = page.cursor
-                sent_at = self._clock()
-            end = self._end()
-            if end is not None:
-                yield self._last(end)
-                return
-            if page is None or not page.more:
-                self._rest()
-                if self._gone():
-                    return
-                if self._clock() - sent_at >= self._settings.heartbeat_s:
-                    yield self._wish.form.heartbeat
-                    sent_at = self._clock()
-            try:
-                if not self._read():
-                    yield self._last("done")  # its record was deleted meanwhile
-                    return
-            except StoreUnavailable:  # a stream outlives it: what it can't read now, it reads when the store is back
-                if self._waiter is None:
-                    raise
-                self._page = None
-            except Exception:  # noqa: BLE001  # the answer has begun, so no handler of errors can give another
-                _log.exception("a log failed")
-                yield self._last("error")
-                return
-
-    def _end(self) -> str | None:
-        """Tell why the log is over, if it is. As long as there is something to read, its time is not."""
-        page = self._page
-        if self._waiter is not None and self._hub.draining:
-            return "drain"
-        if page is not None and page.more:
-            return None
-        if page is not None and self._status in TERMINAL:
-            return "done"
-        return "time" if self._waiter is None or self._clock() >= self._deadline else None
-
-    def _rest(self) -> None:
-        """Wait until there is something to read, or to say."""
-        longest_s = min(self._settings.heartbeat_s, self._settings.reread_s)
-        if self._page is None:
-            longest_s = min(longest_s, RETRY_S)
-        if self._waiter is not None:
-            self._waiter.wait(min(longest_s, max(0.0, self._deadline - self._clock())))
-
-    def _read(self) -> bool:
-        self._page = self._store.task_log(
+    def _read(self) -> None:
+        self._page = page = self._store.task_log(
             self._wish.task_id, self._cursor, bytes_max=PAGE_BYTES, attempt=self._wish.attempt
         )
-        if self._page is not None:
-            self._status = self._page.status
-        return self._page is not None
+        self._vanished = page is None
+        if page is not None:
+            self._status = page.status
+
+    def _take(self) -> bytes:
+        page = self._page
+        if page is None or not page.pieces:
+            return b""
+        frames = self._form.pieces(page.pieces, self._cursor)
+        self._cursor = page.cursor
+        return frames
+
+    def _has_more(self) -> bool:
+        return self._page is not None and self._page.more
+
+    def _forget(self) -> None:
+        self._page = None
+
+    def _end(self) -> str | None:
+        if self._vanished:
+            return "done"
+        if self.live and self._hub.draining:
+            return "drain"
+        if self._has_more():
+            return None
+        if self._page is not None and self._status in TERMINAL:
+            return "done"
+        return "time" if not self.live or self._clock() >= self._deadline else None
+
+    def _wait(self, longest_s: float) -> None:
+        if self._waiter is not None:
+            self._waiter.wait(longest_s)
 
     def _last(self, end: str) -> bytes:
-        return self._wish.form.one({"end": end, "status": self._status, "cursor": self._cursor})
+        return self._form.one({"end": end, "status": self._status, "cursor": self._cursor})

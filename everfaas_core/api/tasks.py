@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Final
 
 import flask
 
@@ -27,6 +28,8 @@ from everfaas_core.model.errors import StoreUnavailable
 from everfaas_core.model.ids import TaskId
 from everfaas_core.model.records import ResultRecord, TaskSpec
 from everfaas_core.model.states import TERMINAL, Status
+
+CANCELLED_AT_ONCE: Final = 1_000  # tasks in one call of the store, which does nothing else meanwhile
 
 _log = logging.getLogger(__name__)
 
@@ -121,7 +124,10 @@ class TaskRoutes:
         store does not have are listed as `unknown` (never issued) or `expired`.
         """
         ids = body_task_ids(body["task_ids"])
-        statuses = dict(zip(ids, self._context.store.cancel(ids, running=body["running"]), strict=True))
+        statuses: dict[TaskId, str | None] = {}
+        for at in range(0, len(ids), CANCELLED_AT_ONCE):
+            some = ids[at : at + CANCELLED_AT_ONCE]
+            statuses.update(zip(some, self._context.store.cancel(some, running=body["running"]), strict=True))
         unknown, expired = self._context.split_absent([one for one, status in statuses.items() if status is None])
         tasks = [{"task_id": one, "status": status} for one, status in statuses.items() if status is not None]
         return answer({"tasks": tasks, "unknown": unknown, "expired": expired})
