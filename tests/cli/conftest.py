@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -25,6 +26,12 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
 def url(everything: tuple[str, Command]) -> str:
     """The address of its API."""
     return everything[0]
+
+
+@pytest.fixture(autouse=True)
+def path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of `sys.path`, which `run` and `map` put folders on: other tests of this process are not to find them."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 @pytest.fixture

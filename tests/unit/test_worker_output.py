@@ -433,9 +433,11 @@ def test_progress_is_told_now_and_then_and_at_the_end(slots: Slots) -> None:
     key = run(slots, work)
     took_s = time.monotonic() - began
     told = [one for one in slots.progress if (one.task_id, one.attempt) == key]
-    assert (told[0].done, told[0].total, told[0].message) == (0, 400, "step 0")
+    steps = [one.done for one in told]
+    assert steps == sorted(set(steps))
+    assert {(one.total, one.message) for one in told[:-1]} == {(400, f"step {one.done}") for one in told[:-1]}
     assert (told[-1].done, told[-1].message) == (400, "all")
-    assert 3 <= len(told) <= took_s * 10 + 3
+    assert 2 <= len(told) <= took_s * 10 + 3  # this process may be held up, and then hears the latest only
     assert slots.log(key) == b""
 
 
