@@ -129,6 +129,7 @@ class Screen:
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0) and None,
         )
         os.close(slave)
+        self._data = b""
         self.text = ""
 
     def __enter__(self) -> Screen:
@@ -175,5 +176,6 @@ class Screen:
             data = os.read(self._master, 65536)
         except OSError:  # the other side is closed
             return False
-        self.text += data.decode(errors="replace").replace("\r\n", "\n")
+        self._data += data  # what was read may end in the midst of a line's end, or of a character
+        self.text = self._data.decode(errors="replace").replace("\r\n", "\n")
         return bool(data)
