@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import socket
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ WIDE = "数え上げ関数" * 4
 
 def fresh(name: str) -> str:
     """Return a name of a group that no other test uses."""
-    return f"{name}-{id(object())}"
+    return f"{name}-{uuid.uuid4()}"
 
 
 # ── ls ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -72,6 +73,7 @@ def test_ls_fits_into_a_terminal(line: Line, tmp_path: Path, name: str) -> None:
     for width in (80, 120):
         with Screen(["ls", "--group", group], line.url, tmp_path, width=width) as screen:
             assert screen.end() == 0
+        assert len(screen.text.splitlines()) == 2, screen.text
         head, row = screen.text.splitlines()
         assert task_id in row
         assert "COMPLETED" in row
